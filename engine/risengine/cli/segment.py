@@ -1,0 +1,73 @@
+"""``risengine segment`` and ``risengine rank``: one image, one expression."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+from PIL import Image
+
+from risengine.cli.common import Subparsers, add_engine_options, describe_timings, load_engine, prompt_progress
+from risengine.output import check_writable, save_image
+from risengine.types import Segmentation
+
+
+def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Declares both commands."""
+    segment = commands.add_parser("segment", help="find the mask an expression refers to")
+    _add_question(segment)
+    segment.add_argument("-o", "--output", metavar="PNG", help="write the mask: 255 inside, 0 outside")
+    segment.add_argument("--overlay", metavar="PNG", help="write the mask, box and score drawn over the image")
+    segment.set_defaults(run=_run_segment)
+    rank = commands.add_parser("rank", help="list the masks closest to an expression")
+    _add_question(rank)
+    rank.add_argument("--top-k", type=int, default=5, help="most masks to list (default: 5)")
+    rank.set_defaults(run=_run_rank)
+
+
+def _add_question(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="image file")
+    parser.add_argument("text", help='expression, such as "the red mug"')
+    parser.add_argument("--json", action="store_true", help="print JSON with the mask as COCO run lengths")
+    add_engine_options(parser)
+
+
+def _ask(options: argparse.Namespace, top_k: int) -> list[Segmentation]:
+    with load_engine(options) as engine, prompt_progress() as progress:
+        encoded = engine.encode_image(options.image, progress=progress)
+        return [engine.segment(encoded, options.text)] if top_k == 1 else engine.rank(encoded, options.text, top_k)
+
+
+def _run_segment(options: argparse.Namespace) -> int:
+    for path in (options.output, options.overlay):
+        if path:
+            check_writable(path)
+    (answer,) = _ask(options, top_k=1)
+    if options.output:
+        save_image(Image.fromarray(answer.mask.astype(np.uint8) * 255), options.output)
+    if options.overlay:
+        answer.save_overlay(options.overlay)
+    if options.json:
+        print(json.dumps(answer.to_dict()))
+    else:
+        print(_line(answer))
+        print(describe_timings(answer.timings_ms))
+    return 0
+
+
+def _run_rank(options: argparse.Namespace) -> int:
+    answers = _ask(options, options.top_k)
+    if options.json:
+        print(json.dumps([answer.to_dict() for answer in answers]))
+    else:
+        for place, answer in enumerate(answers, start=1):
+            print(f"{place:2d}. {_line(answer)}")
+        if not answers:
+            print("nothing is proposed in this image")
+    return 0
+
+
+def _line(answer: Segmentation) -> str:
+    box = ", ".join(f"{value:.0f}" for value in answer.box)
+    return f'score {answer.score:.3f}  box [{box}]  {int(answer.mask.sum())} px  phrase "{answer.phrase}"'

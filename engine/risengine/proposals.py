@@ -1,0 +1,228 @@
+"""Instance mask proposals: segment-anything's automatic mask generator over the bundle's SAM graphs.
+
+Semantics and setting names are those of ``SamAutomaticMaskGenerator`` (Kirillov et al., ICCV 2023): a regular grid of
+single-point prompts, three masks a point, kept by predicted IoU and by stability, then greedy box NMS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risengine.errors import InputError
+from risengine.manifest import ProposalSettings, Role
+from risengine.masks import mask_boxes
+from risengine.session import Session
+from risengine.types import Proposals
+
+__all__ = ["Progress", "generate_proposals", "non_maximum_suppression", "point_grid", "proposals_from_masks"]
+
+Progress = Callable[[int, int], None]
+"""Called with (prompts decoded, prompts in all) as the generation goes on."""
+
+_UPSAMPLED_PIXELS = 1 << 24  # full-resolution logits held at once: 64 MB of float32
+
+
+def generate_proposals(
+    sessions: Mapping[Role, Session],
+    image: NDArray[np.uint8],
+    settings: ProposalSettings,
+    sam_image_size_px: int,
+    progress: Progress | None = None,
+) -> Proposals:
+    """Proposes masks for every object of an image.
+
+    Args:
+        sessions: The bundle's sessions by role; ``image_encoder``, ``point_decoder`` and ``mask_decoder`` are used.
+        image: (H, W, 3) uint8 RGB.
+        settings: Grid and thresholds.
+        sam_image_size_px: Side of SAM's square input.
+        progress: Called after every batch of prompts.
+
+    Returns:
+        The proposals by falling predicted IoU; none (N = 0) where nothing passes the thresholds.
+    """
+    size = image.shape[0], image.shape[1]
+    embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
+    points = point_grid(settings.points_per_side) * np.array([size[1], size[0]], np.float32)
+    upsample = _Upsampler(size, sam_image_size_px)
+    kept: list[_Candidates] = []
+    for start in range(0, len(points), settings.points_per_batch):
+        batch = points[start : start + settings.points_per_batch]
+        kept.append(_decode_batch(sessions, embedding, batch, settings, upsample))
+        if progress is not None:
+            progress(start + len(batch), len(points))
+    candidates = _Candidates.concatenate(kept)
+    # segment-anything measures boxes between pixel centres: its maximum is inclusive.
+    survivors = non_maximum_suppression(
+        candidates.boxes - np.array([0, 0, 1, 1], np.float32), candidates.scores, settings.box_nms_thresh
+    )
+    masks = np.unpackbits(candidates.packed[survivors], axis=2, count=size[1]).view(np.bool_)
+    return Proposals(masks, candidates.boxes[survivors], candidates.scores[survivors])
+
+
+def proposals_from_masks(masks: NDArray[np.bool_], size: tuple[int, int]) -> Proposals:
+    """Wraps masks supplied by the caller.
+
+    Args:
+        masks: (N, H, W) bool.
+        size: (H, W) of the image in pixels.
+
+    Raises:
+        InputError: Another dtype or shape than the image asks for, or a mask without a pixel.
+    """
+    if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != size:
+        raise InputError(f"masks are {masks.dtype} of shape {masks.shape}; expected bool (N, {size[0]}, {size[1]}).")
+    empty = np.flatnonzero(~masks.any(axis=(1, 2)))
+    if empty.size:
+        raise InputError(f"masks {empty.tolist()} are empty; expected at least one pixel each. Leave them out.")
+    return Proposals(masks.copy(), mask_boxes(masks), np.ones(len(masks), np.float32))
+
+
+def point_grid(points_per_side: int) -> NDArray[np.float32]:
+    """Returns a regular grid of points in the unit square, row by row.
+
+    Returns:
+        (points_per_side ** 2, 2) float32, xy in (0, 1), half a cell away from the edges.
+    """
+    ticks = (np.arange(points_per_side) + 0.5) / points_per_side
+    x, y = np.meshgrid(ticks, ticks)
+    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def non_maximum_suppression(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou_thresh: float
+) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression, as torchvision's ``nms``.
+
+    Args:
+        boxes: (N, 4) float32 xyxy.
+        scores: (N,) float32.
+        iou_thresh: A box is dropped when its IoU with a better one is greater than this.
+
+    Returns:
+        (K,) int64 indexes of the boxes kept, by falling score.
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes = boxes[order]
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(order), np.bool_)
+    kept = []
+    for i in range(len(order)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        overlap_px = np.minimum(boxes[i, 2:], boxes[i + 1 :, 2:]) - np.maximum(boxes[i, :2], boxes[i + 1 :, :2])
+        intersection = overlap_px.clip(0).prod(axis=1)
+        union = areas[i] + areas[i + 1 :] - intersection
+        alive[i + 1 :] &= ~(intersection > iou_thresh * union)
+    return order[np.array(kept, np.int64)]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Masks that passed both thresholds, bit-packed along the width: an eighth of the memory until NMS has spoken."""
+
+    packed: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    @staticmethod
+    def concatenate(parts: list[_Candidates]) -> _Candidates:
+        return _Candidates(
+            np.concatenate([part.packed for part in parts]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
+
+
+class _Upsampler:
+    """Low-resolution logits to the image's size.
+
+    segment-anything resizes to its square input, cuts the padding off and resizes to the image, both times with two
+    bilinear taps a pixel. Both are linear, so their product is one matrix an axis.
+    """
+
+    def __init__(self, size: tuple[int, int], sam_image_size_px: int) -> None:
+        self.size = size
+        self._square = sam_image_size_px
+
+    def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(M, h, w) float32 -> (M, H, W) float32."""
+        scale = self._square / max(self.size)
+        rows, columns = (
+            _bilinear_matrix(full, inner) @ _bilinear_matrix(self._square, low)[:inner]
+            for full, inner, low in zip(
+                self.size,
+                (max(1, int(side * scale + 0.5)) for side in self.size),
+                logits.shape[1:],
+                strict=True,
+            )
+        )
+        upsampled: NDArray[np.float32] = np.matmul(np.matmul(rows, logits), columns.T)
+        return upsampled
+
+
+def _bilinear_matrix(out_size: int, in_size: int) -> NDArray[np.float32]:
+    """(out, in) weights of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` along one axis."""
+    centre = np.clip((np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5, 0, in_size - 1)
+    low = np.floor(centre).astype(np.int64)
+    high = np.minimum(low + 1, in_size - 1)
+    matrix = np.zeros((out_size, in_size), np.float32)
+    rows = np.arange(out_size)
+    matrix[rows, low] += (1 - (centre - low)).astype(np.float32)
+    matrix[rows, high] += (centre - low).astype(np.float32)
+    return matrix
+
+
+def _decode_batch(
+    sessions: Mapping[Role, Session],
+    embedding: NDArray[np.float32],
+    points: NDArray[np.float32],
+    settings: ProposalSettings,
+    upsample: _Upsampler,
+) -> _Candidates:
+    size = upsample.size
+    padding = np.zeros((len(points), 1, 2), np.float32)  # SAM pads a prompt without a box with a point of label -1
+    decoded = sessions["point_decoder"].run(
+        {
+            "image_embedding": embedding,
+            "image_size": np.array(size, np.int64),
+            "points": np.concatenate([points[:, None], padding], axis=1),
+            "labels": np.tile(np.array([1, -1], np.int64), (len(points), 1)),
+        }
+    )
+    scores = decoded["iou_predictions"]
+    prompts, slots = np.nonzero(scores > settings.pred_iou_thresh)
+    if not len(prompts):
+        return _Candidates(
+            np.zeros((0, size[0], -(-size[1] // 8)), np.uint8), np.zeros((0, 4), np.float32), scores[:0, 0]
+        )
+    rows, prompt_index = np.unique(prompts, return_inverse=True)
+    logits = sessions["mask_decoder"].run(
+        {
+            "image_features": decoded["image_features"][rows],
+            "mask_tokens": decoded["mask_tokens"][prompts, slots],
+            "prompt_index": prompt_index.astype(np.int64),
+        }
+    )["logits"]
+    step = max(1, _UPSAMPLED_PIXELS // (size[0] * size[1]))
+    parts = []
+    for start in range(0, len(logits), step):
+        piece = slice(start, start + step)
+        parts.append(_filter_stable(upsample(logits[piece]), scores[prompts[piece], slots[piece]], settings))
+    return _Candidates.concatenate(parts)
+
+
+def _filter_stable(logits: NDArray[np.float32], scores: NDArray[np.float32], settings: ProposalSettings) -> _Candidates:
+    offset = settings.stability_score_offset
+    inner = np.count_nonzero(logits > offset, axis=(1, 2))
+    outer = np.count_nonzero(logits > -offset, axis=(1, 2))
+    stable = inner >= settings.stability_score_thresh * np.maximum(outer, 1)
+    masks = logits[stable] > 0
+    stable[stable] = masks.any(axis=(1, 2))  # stock code keeps none of these either: 0 / 0 passes no threshold
+    masks = masks[masks.any(axis=(1, 2))]
+    return _Candidates(np.packbits(masks, axis=2), mask_boxes(masks), scores[stable])
