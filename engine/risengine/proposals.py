@@ -117,8 +117,9 @@ def non_maximum_suppression(
         kept.append(i)
         overlap_px = np.minimum(boxes[i, 2:], boxes[i + 1 :, 2:]) - np.maximum(boxes[i, :2], boxes[i + 1 :, :2])
         intersection = overlap_px.clip(0).prod(axis=1)
-        union = areas[i] + areas[i + 1 :] - intersection
-        alive[i + 1 :] &= ~(intersection > iou_thresh * union)
+        with np.errstate(invalid="ignore"):  # two boxes without area: 0 / 0 suppresses nothing
+            iou = intersection / (areas[i] + areas[i + 1 :] - intersection)
+        alive[i + 1 :] &= ~(iou.astype(np.float64) > iou_thresh)
     return order[np.array(kept, np.int64)]
 
 

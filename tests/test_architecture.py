@@ -1,0 +1,86 @@
+"""Which way imports point, that the runtime lives without torch, and that the tree is clean."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "risengine": ROOT / "engine",
+    "risexport": ROOT / "export",
+    "risbench": ROOT / "benchmarks",
+    "tabletop": ROOT / "models",
+}
+ALLOWED = {
+    "risengine": set(),
+    "risexport": {"risengine"},
+    "risbench": {"risengine", "risexport"},
+    "tabletop": {"risengine", "risexport"},
+}
+RUNTIME_LIBRARIES = {"numpy", "onnxruntime", "PIL", "tokenizers", "spacy", "msgspec", "tqdm"}
+
+
+def imported(path: Path) -> set[str]:
+    """Returns the top-level names that a file imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package: str) -> None:
+    allowed = ALLOWED[package] | {package}
+    for path in (PACKAGES[package] / package).rglob("*.py"):
+        names = imported(path) & set(PACKAGES)
+        if path == PACKAGES["risengine"] / "risengine" / "cli" / "build.py":
+            names -= {"risexport"}  # the one lazy hand-over
+        assert names <= allowed, path
+
+
+def test_the_runtime_imports_only_its_declared_libraries() -> None:
+    for path in (ROOT / "engine" / "risengine").rglob("*.py"):
+        foreign = imported(path) - set(sys.stdlib_module_names) - RUNTIME_LIBRARIES - {"risengine", "risexport"}
+        assert not foreign, path
+
+
+WITHOUT_TORCH = """
+import sys, time
+for name in ("torch", "torchvision", "open_clip", "segment_anything", "onnx", "risexport"):
+    sys.modules[name] = None
+import risengine
+from risengine.demo import demo_pictures
+picture = demo_pictures()[0]
+with risengine.load() as engine:
+    assert engine.segment(picture.path, picture.questions[0].text).mask.any()
+"""
+
+
+def test_the_runtime_segments_with_torch_blocked() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=True)
+
+
+def test_import_is_quick() -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import risengine"], check=True)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=["lint", "format", "types"]
+)
+def test_the_tree_is_clean(command: list[str]) -> None:
+    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
