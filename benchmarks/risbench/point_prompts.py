@@ -1,0 +1,84 @@
+"""How good the bundle's SAM is by itself: the best of its three masks at a random point inside every object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from risengine.manifest import Role
+from risengine.session import Session
+
+__all__ = ["best_of_three", "interior_point"]
+
+
+def interior_point(mask: NDArray[np.bool_], seed: tuple[int, int]) -> NDArray[np.float32]:
+    """Draws the centre of a pixel of a mask, all its pixels alike.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        seed: Seed of the run, and what tells this mask from the others.
+
+    Returns:
+        (2,) float32 xy in pixels.
+    """
+    rows, columns = np.nonzero(mask)
+    pick = np.random.default_rng(seed).integers(len(rows))
+    return np.array([columns[pick] + 0.5, rows[pick] + 0.5], np.float32)
+
+
+def best_of_three(
+    sessions: Mapping[Role, Session],
+    image: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    sam_image_size_px: int,
+) -> NDArray[np.float64]:
+    """Prompts SAM with one point an object.
+
+    Args:
+        sessions: ``image_encoder``, ``point_decoder`` and ``mask_decoder`` are used.
+        image: (H, W, 3) uint8 RGB.
+        points: (G, 2) float32 xy in pixels.
+        truth: (G, H, W) bool, the objects prompted for.
+        sam_image_size_px: Side of SAM's square input.
+
+    Returns:
+        (G,) float64 in [0, 1], for every object the highest IoU of its three masks.
+    """
+    padding = np.zeros((len(points), 1, 2), np.float32)  # SAM's padding point of a prompt without a box
+    decoded = sessions["point_decoder"].run(
+        {
+            "image_embedding": sessions["image_encoder"].run({"image": image})["image_embedding"],
+            "image_size": np.array(image.shape[:2], np.int64),
+            "points": np.concatenate([points[:, None], padding], axis=1),
+            "labels": np.tile(np.array([1, -1], np.int64), (len(points), 1)),
+        }
+    )
+    tokens = decoded["mask_tokens"]
+    logits = sessions["mask_decoder"].run(
+        {
+            "image_features": decoded["image_features"],
+            "mask_tokens": tokens.reshape(-1, tokens.shape[2]),
+            "prompt_index": np.repeat(np.arange(len(points)), tokens.shape[1]),
+        }
+    )["logits"]
+    masks = _upsample(logits, (image.shape[0], image.shape[1]), sam_image_size_px) > 0
+    masks = masks.reshape(len(points), -1, *masks.shape[1:])
+    intersections = np.count_nonzero(masks & truth[:, None], axis=(2, 3))
+    unions = np.count_nonzero(masks | truth[:, None], axis=(2, 3))
+    best: NDArray[np.float64] = (intersections / unions).max(axis=1)
+    return best
+
+
+def _upsample(logits: NDArray[np.float32], size: tuple[int, int], square: int) -> NDArray[np.float32]:
+    """segment-anything's ``postprocess_masks``: to the square input, without its padding, to the image."""
+    scale = square / max(size)
+    inner = [int(side * scale + 0.5) for side in size]
+    padded = F.interpolate(torch.from_numpy(logits)[:, None], (square, square), mode="bilinear")
+    unpadded = padded[..., : inner[0], : inner[1]]
+    upsampled: NDArray[np.float32] = F.interpolate(unpadded, size, mode="bilinear")[:, 0].numpy()
+    return upsampled

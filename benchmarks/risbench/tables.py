@@ -1,0 +1,87 @@
+"""Reports as aligned plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from risbench.accuracy import AccuracyReport, KindResult, SplitResult
+from risbench.metrics import PRECISION_AT
+
+__all__ = ["format_accuracy", "format_table"]
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligns columns: the first to the left, all others to the right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def format_accuracy(report: AccuracyReport) -> str:
+    """Returns the report for a terminal: conditions, then two tables a split, figures in percent."""
+    bundle, environment = report.bundle, report.environment
+    parts = [
+        f"bundle {bundle.name} ({bundle.precision}, {bundle.method.preset} preset, {bundle.id[:12]}) "
+        f"on {environment.cpu}, {', '.join(bundle.providers)}",
+        *(_format_split(report.config.dataset, name, result) for name, result in report.splits.items()),
+        "All figures in percent. An expression without a proposal counts as IoU 0. oracle: the best proposal for every "
+        "expression.\nrandom, fitting: expected value of guessing among all, or among what fits the noun phrase.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _format_split(dataset: str, name: str, result: SplitResult) -> str:
+    kinds = result.kinds
+    scale = (
+        f"{dataset}, {name}: {result.images} images, {result.objects} objects, "
+        f"{result.proposals:.1f} proposals an image\n"
+        f"SAM alone, best of three masks at a random interior point: {_percent(result.point_iou)} IoU"
+    )
+    header = [
+        "image + expression -> mask",
+        "n",
+        "mIoU",
+        "oIoU",
+        *(f"P@{threshold:g}" for threshold in PRECISION_AT),
+        "oracle",
+        "random",
+        "fitting",
+    ]
+    end_to_end = format_table(header, [_end_to_end_row(kind, figures) for kind, figures in kinds.items()])
+    header = ["choice among ground-truth masks", "n", "right", "random", "fitting", "phrase right", "refused"]
+    choice = format_table(header, [_choice_row(kind, figures) for kind, figures in kinds.items()])
+    return f"{scale}\n\n{end_to_end}\n\n{choice}"
+
+
+def _end_to_end_row(kind: str, figures: KindResult) -> list[str]:
+    answers = figures.answers
+    return [
+        kind,
+        str(answers.count),
+        _percent(answers.miou),
+        _percent(answers.oiou),
+        *(_percent(share) for share in answers.precision.values()),
+        _percent(figures.oracle.miou),
+        _percent(figures.random_proposal),
+        _percent(figures.fitting_proposal),
+    ]
+
+
+def _choice_row(kind: str, figures: KindResult) -> list[str]:
+    return [
+        kind,
+        str(figures.answers.count),
+        _percent(figures.right_object),
+        _percent(figures.random_object),
+        _percent(figures.fitting_object),
+        _percent(figures.right_phrase),
+        str(figures.refused),
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,113 @@
+"""``risengine build``: options, progress and summary. Imports torch only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, get_args
+
+from tqdm import tqdm
+
+from risengine.manifest import ProposalSettings
+from risexport.config import BuildConfig, Precision, Target
+from risexport.presets import PRESETS
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options; defaults are those of ``BuildConfig`` and ``ProposalSettings``."""
+    defaults = {field.name: field.default for field in fields(BuildConfig)}
+    parser.add_argument("out", type=Path, metavar="OUT", help="directory of the bundle, new unless --force")
+    parser.add_argument(
+        "--clip", required=True, metavar="MODEL", help="open_clip model, or path of a JSON configuration"
+    )
+    parser.add_argument("--clip-checkpoint", metavar="PATH|TAG", help="weights, or open_clip's tag (default: random)")
+    parser.add_argument("--sam", required=True, metavar="MODEL", help="architecture, such as vit_b, or module:function")
+    parser.add_argument("--sam-checkpoint", type=Path, metavar="PATH", help="weights (default: random)")
+    for name, choices in (("preset", PRESETS), ("precision", get_args(Precision)), ("target", get_args(Target))):
+        parser.add_argument(f"--{name}", choices=choices, default=defaults[name], help=f"default: {defaults[name]}")
+    parser.add_argument(
+        "--global-weight",
+        type=float,
+        default=defaults["global_weight"],
+        metavar="V",
+        help=f"share of the global feature, 0 to 1 (default: {defaults['global_weight']})",
+    )
+    parser.add_argument("--name", default="", help="name of the bundle (default: the directory's)")
+    parser.add_argument("--license", default=defaults["license"], help=f"its licence (default: {defaults['license']})")
+    parser.add_argument("--clip-license", default="", help="licence of CLIP's weights (default: the bundle's)")
+    parser.add_argument("--sam-license", default="", help="licence of SAM's weights (default: the bundle's)")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    group = parser.add_argument_group("proposals", "defaults of the bundle, named as in SamAutomaticMaskGenerator")
+    for field in fields(ProposalSettings):
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            metavar=type(field.default).__name__.upper(),
+            help=f"default: {field.default}",
+        )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Builds the bundle that the options describe and prints what came out.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        RisError: The build was refused or failed; see :func:`risexport.build.build`.
+    """
+    from risexport.build import STAGES, build
+
+    values = vars(options)
+    proposals = ProposalSettings(**{field.name: values[field.name] for field in fields(ProposalSettings)})
+    chosen = {field.name: values[field.name] for field in fields(BuildConfig) if field.name != "proposals"}
+    config = BuildConfig(**chosen, proposals=proposals)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _StageDisplay(len(STAGES)) as display:
+            out = build(config, display.begin)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out}: {size / 1e6:.1f} MB. Look into it with: risengine inspect {out}")
+    return 0
+
+
+class _StageDisplay:
+    """A progress bar over stages that leaves a line with the time each one took."""
+
+    def __init__(self, stages: int) -> None:
+        self._bar = tqdm(total=stages, bar_format="{desc:28} {n_fmt}/{total_fmt} [{elapsed}]", leave=False)
+        self._stage, self._began = "", 0.0
+
+    def __enter__(self) -> _StageDisplay:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish_stage()
+        self._bar.close()
+
+    def begin(self, stage: str) -> None:
+        """Ends the stage under way and shows the next one."""
+        self._finish_stage()
+        self._stage, self._began = stage, time.perf_counter()
+        self._bar.set_description_str(stage)
+
+    def _finish_stage(self) -> None:
+        if self._stage:
+            self._bar.write(f"{self._stage:28} {time.perf_counter() - self._began:7.1f} s", file=sys.stderr)
+            self._bar.update()
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """Lets a terminated build clean up behind itself as an interrupted one does."""
+    raise KeyboardInterrupt

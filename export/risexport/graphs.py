@@ -1,0 +1,121 @@
+"""The bundle's five graphs: which module plays a role, with which names, example sizes and dynamic dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from open_clip import CLIP
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+
+from risengine.manifest import GraphSpec, Method, Role
+from risexport.clip_checkpoints import VOCABULARY_SIZE
+from risexport.clip_text import ClipTextEncoder
+from risexport.onnx_export import ExportRequest, export_graph
+from risexport.sam import ImageEncoder, MaskDecoder, PointDecoder
+from risexport.vit import VitProposalEncoder
+
+__all__ = ["GraphPlan", "clip_graphs", "sam_graphs"]
+
+_IMAGE_SIZE = (480, 640)
+_PROMPTS = 8
+_MASKS = 8
+_TEXTS = 2  # a sentence and its noun phrase
+_WORDS = 8
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """One graph to export; see :class:`risexport.onnx_export.ExportRequest` for the fields."""
+
+    role: Role
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    dynamic: Mapping[str, Mapping[int, str]]
+
+    def export(self, folder: Path) -> GraphSpec:
+        """Writes ``<role>.onnx`` into a folder.
+
+        Raises:
+            BackendError: The module cannot be exported.
+        """
+        path = folder / f"{self.role}.onnx"
+        return export_graph(self.module.eval(), ExportRequest(path, self.inputs, self.outputs, self.dynamic))
+
+
+def sam_graphs(sam: Sam) -> list[GraphPlan]:
+    """Returns the plans of the three graphs of SAM."""
+    rows, columns = sam.prompt_encoder.image_embedding_size
+    channels = sam.prompt_encoder.embed_dim
+    return [
+        GraphPlan(
+            role="image_encoder",
+            module=ImageEncoder(sam),
+            inputs={"image": torch.zeros(*_IMAGE_SIZE, 3, dtype=torch.uint8)},
+            outputs=("image_embedding",),
+            dynamic={"image": {0: "H", 1: "W"}},
+        ),
+        GraphPlan(
+            role="point_decoder",
+            module=PointDecoder(sam),
+            inputs={
+                "image_embedding": torch.zeros(1, channels, rows, columns),
+                "image_size": torch.tensor(_IMAGE_SIZE),
+                "points": torch.zeros(_PROMPTS, 2, 2),
+                "labels": torch.ones(_PROMPTS, 2, dtype=torch.int64),
+            },
+            outputs=("iou_predictions", "mask_tokens", "image_features"),
+            dynamic={"points": {0: "P", 1: "K"}, "labels": {0: "P", 1: "K"}},
+        ),
+        GraphPlan(
+            role="mask_decoder",
+            module=MaskDecoder(sam),
+            inputs={
+                "image_features": torch.zeros(_PROMPTS // 2, rows * columns, channels),
+                "mask_tokens": torch.zeros(_MASKS, channels // 8),
+                "prompt_index": torch.zeros(_MASKS, dtype=torch.int64),
+            },
+            outputs=("logits",),
+            dynamic={"image_features": {0: "Q"}, "mask_tokens": {0: "M"}, "prompt_index": {0: "M"}},
+        ),
+    ]
+
+
+def clip_graphs(clip: CLIP, method: Method) -> list[GraphPlan]:
+    """Returns the plans of the two graphs of CLIP.
+
+    Args:
+        clip: open_clip's ``CLIP`` or ``CustomTextCLIP``.
+        method: Values of the method, which become part of ``proposal_encoder``.
+
+    Raises:
+        InputError: The image or text tower is of a kind that the method or the exporter does not cover.
+    """
+    masks = torch.zeros(_MASKS, *_IMAGE_SIZE, dtype=torch.bool)
+    masks[:, 100:200, 100:300] = True
+    tokens = torch.zeros(_TEXTS, clip.context_length, dtype=torch.int64)
+    tokens[:, : _WORDS + 2] = torch.tensor([VOCABULARY_SIZE - 2, *range(1, _WORDS + 1), VOCABULARY_SIZE - 1])
+    return [
+        GraphPlan(
+            role="proposal_encoder",
+            module=VitProposalEncoder(clip.visual, method),
+            inputs={
+                "image": torch.zeros(*_IMAGE_SIZE, 3, dtype=torch.uint8),
+                "masks": masks,
+                "global_weight": torch.tensor(method.global_weight),
+            },
+            outputs=("global_features", "local_features", "features"),
+            dynamic={"image": {0: "H", 1: "W"}, "masks": {0: "N", 1: "H", 2: "W"}},
+        ),
+        GraphPlan(
+            role="text_encoder",
+            module=ClipTextEncoder(clip),
+            inputs={"tokens": tokens},
+            outputs=("features",),
+            dynamic={"tokens": {0: "T"}},
+        ),
+    ]

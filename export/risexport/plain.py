@@ -1,0 +1,80 @@
+"""The features of masks computed the long way, on open_clip's own modules: what the fused graph is measured against.
+
+Every mask runs through all masked blocks in full attention, every crop is cut and resized on its own, nothing is shared
+with the export modules.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
+from torch.nn import functional as F
+
+from risengine.manifest import Method
+
+__all__ = ["plain_features"]
+
+
+@torch.inference_mode()
+def plain_features(visual: VisionTransformer, method: Method, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes global and local features of masks (Yu, Seo, Son, CVPR 2023).
+
+    Args:
+        visual: open_clip's image tower, with a class token.
+        method: Values of the method.
+        image: (H, W, 3) uint8, RGB.
+        masks: (N, H, W) bool, none empty.
+
+    Returns:
+        Global and local features, both (N, E) float32 and not normalised.
+    """
+    mean, std, fill = (torch.tensor(value)[:, None, None] for value in (method.mean, method.std, method.fill))
+    pixels = (image.permute(2, 0, 1).float() / 255 - mean) / std
+    tokens = visual._embeds(_square(pixels, method))
+    blocks = list(visual.transformer.resblocks)
+    split = len(blocks) - method.masked_blocks
+    for block in blocks[:split]:
+        tokens = block(tokens)
+    global_features = []
+    for weights in _token_weights(masks, visual.grid_size, method):
+        weighted = torch.cat([torch.ones(1), weights.flatten()])[:, None]
+        state = tokens
+        for block in blocks[split:]:
+            state = block(state * weighted)
+        global_features.append(visual.ln_post(state[:, 0]) @ visual.proj)
+    local_features = []
+    for mask in masks:
+        top, bottom = _span(mask.any(1), method)
+        left, right = _span(mask.any(0), method)
+        filled = torch.where(mask, pixels, fill)[:, top:bottom, left:right]
+        local_features.append(visual(_square(filled, method)))
+    return torch.cat(global_features), torch.cat(local_features)
+
+
+def _square(pixels: Tensor, method: Method) -> Tensor:
+    size = (method.image_size_px, method.image_size_px)
+    antialias = method.resize == "antialias"
+    return F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def _token_weights(masks: Tensor, grid: tuple[int, int], method: Method) -> Tensor:
+    """Pools (N, H, W) masks to (N, rows, columns) float32."""
+    soft = masks[:, None].float()
+    if method.mask_pooling == "point":
+        return F.interpolate(soft, grid, mode="bilinear", align_corners=False)[:, 0]
+    # Repeating every pixel makes the cells' borders fall between pixels, where the average needs no fractions.
+    fine = soft.repeat_interleave(grid[0], 2).repeat_interleave(grid[1], 3)
+    return F.avg_pool2d(fine, (masks.shape[1], masks.shape[2]))[:, 0]
+
+
+def _span(occupied: Tensor, method: Method) -> tuple[int, int]:
+    """Returns first and one past the last pixel of a mask's box along an axis, of at least one pixel."""
+    indices = occupied.nonzero().flatten()
+    if method.box_rule == "tight":
+        return int(indices[0]), int(indices[-1]) + 1
+    centre, half = indices.double().mean().item(), len(indices) / 2
+    start = max(0, math.trunc(centre - half))
+    return start, max(math.trunc(centre + half), start + 1)

@@ -1,0 +1,295 @@
+"""SAM as three graphs: image encoder, point decoder and mask decoder, made from any segment-anything ``Sam``.
+
+They compute what ``SamPredictor`` computes, with the exact savings of a fixed image and many prompts:
+
+* the image's side of the first two-way block is projected once per image, and the embedding meets the prompts only
+  when it starts to differ between them;
+* in the attentions between image and tokens, the projection of the image's side is moved over to the tokens. With
+  ``W`` the projection, ``(x W) k = x (W k)``: a prompt has about 7 tokens and the image 4096, so the product is
+  cheaper by more than half. Biases that shift all logits of a softmax alike drop out of it;
+* the transposed convolutions, 2 x 2 with stride 2, are matrix products on every cell, and the pixels are put in
+  raster order only in the finished logits.
+
+The tokens' side (self-attention, MLPs, heads) is segment-anything's own code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from risexport.resample import resize_weights
+
+__all__ = ["ImageEncoder", "MaskDecoder", "PointDecoder", "fitted_size"]
+
+
+def fitted_size(image_size: Tensor, target_px: int) -> Tensor:
+    """Returns the size at which an image's longest side is ``target_px``.
+
+    In integers, because not every runtime of the graphs has double precision. segment-anything's ``int(x + 0.5)`` of a
+    double gives the same except where the exact value ends in .5 and its product falls below: never for a target of
+    1024 and sides up to 8192, and one pixel in 65 of the 33.5 million such sizes for 320.
+
+    Args:
+        image_size: (2,) int64, (H, W) in px.
+        target_px: Longest side of the result in px.
+
+    Returns:
+        (2,) int64, (H, W) in px; a side of an extremely long image can be 0.
+    """
+    longest = image_size.max()
+    return torch.div(2 * image_size * target_px + longest, 2 * longest, rounding_mode="floor")
+
+
+class ImageEncoder(nn.Module):
+    """From the image to SAM's embedding: resize, normalise and pad as ``SamPredictor.set_image``, then the encoder."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.encoder = sam.image_encoder
+        self.side_px: int = sam.image_encoder.img_size
+        self.register_buffer("mean", sam.pixel_mean.detach().clone(), persistent=False)
+        self.register_buffer("std", sam.pixel_std.detach().clone(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encodes an image.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+
+        Returns:
+            (1, C, h, w) float32.
+        """
+        embedding: Tensor = self.encoder(self.preprocess(image)[None])
+        return embedding
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """Resizes, normalises and pads an image.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+
+        Returns:
+            (3, S, S) float32, normalised; zero right of and below the image.
+        """
+        height, width, _ = image.shape
+        size = torch.cat([torch.full((1,), height), torch.full((1,), width)])
+        # A 1 x 4000 image would shrink to a height of 0, at which segment-anything fails.
+        fitted = fitted_size(size, self.side_px).clamp(min=1)
+        start = torch.zeros(1, dtype=torch.int64)
+        rows = resize_weights(start, size[:1], self.side_px, height, "antialias", fitted[:1])[0]
+        columns = resize_weights(start, size[1:], self.side_px, width, "antialias", fitted[1:])[0]
+        # Pillow stores 8-bit values after each axis. It takes x first; since version 13, y in images more than twice as
+        # tall as wide, which moves some of their pixels by one grey level.
+        pixels = _rounded(image.permute(2, 0, 1).float() @ columns.T)
+        pixels = _rounded(rows @ pixels)
+        side = torch.arange(self.side_px)
+        inside = (side < fitted[0])[:, None] & (side < fitted[1])
+        return (pixels - self.mean) / self.std * inside
+
+
+def _rounded(pixels: Tensor) -> Tensor:
+    """Rounds to whole numbers, halves up. The margin keeps a half a half that a runtime sums in another order."""
+    return torch.floor(pixels + (0.5 + 2**-12))
+
+
+class PointDecoder(nn.Module):
+    """From prompts to predicted IoUs and what the masks are made of, for the three masks of ``multimask_output``."""
+
+    frequencies: Tensor
+    label_embeddings: Tensor
+    image_pe: Tensor
+    dense_embedding: Tensor
+    output_tokens: Tensor
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        prompts, decoder = sam.prompt_encoder, sam.mask_decoder
+        self.side_px: int = sam.image_encoder.img_size
+        self.transformer = decoder.transformer
+        self.iou_head = decoder.iou_prediction_head
+        self.mask_heads = decoder.output_hypernetworks_mlps[1:]
+        embeddings = [prompts.not_a_point_embed, *prompts.point_embeddings]
+        buffers = {
+            "frequencies": prompts.pe_layer.positional_encoding_gaussian_matrix,
+            "label_embeddings": torch.cat([embedding.weight for embedding in embeddings]),
+            "image_pe": prompts.get_dense_pe().flatten(2).transpose(1, 2),
+            "dense_embedding": prompts.no_mask_embed.weight,
+            "output_tokens": torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    def forward(
+        self, image_embedding: Tensor, image_size: Tensor, points: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decodes prompts on one image.
+
+        Args:
+            image_embedding: (1, C, h, w) float32 from :class:`ImageEncoder`.
+            image_size: (2,) int64, (H, W) in px of the image that was encoded.
+            points: (P, K, 2) float32, (x, y) in px of that image.
+            labels: (P, K) int64: 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
+
+        Returns:
+            Predicted IoUs (P, 3) float32; mask tokens (P, 3, C // 8) float32; the image's features after the
+            transformer (P, h * w, C) float32.
+        """
+        prompts = self.embed_prompts(image_size, points, labels)
+        tokens = torch.cat([self.output_tokens.expand(prompts.shape[0], -1, -1), prompts], dim=1)
+        image = image_embedding.flatten(2).transpose(1, 2) + self.dense_embedding
+        first, *later = self.transformer.layers
+        queries, image = _first_block(first, tokens, image, self.image_pe)
+        for block in later:
+            queries, image = _later_block(block, queries, tokens, image, self.image_pe)
+        attention = self.transformer.final_attn_token_to_image
+        queries = queries + _tokens_to_image(attention, queries + tokens, image + self.image_pe, image)
+        queries = self.transformer.norm_final_attn(queries)
+        mask_tokens = [head(queries[:, 2 + i]) for i, head in enumerate(self.mask_heads)]
+        return self.iou_head(queries[:, 0])[:, 1:], torch.stack(mask_tokens, dim=1), image
+
+    def embed_prompts(self, image_size: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        """Embeds points as ``PromptEncoder`` does, from the image's own pixel coordinates.
+
+        Args:
+            image_size: (2,) int64, (H, W) in px.
+            points: (P, K, 2) float32, (x, y) in px.
+            labels: (P, K) int64 in [-1, 3].
+
+        Returns:
+            (P, K, C) float32.
+        """
+        scale = fitted_size(image_size, self.side_px).clamp(min=1) / image_size
+        coordinates = (points * scale.flip(0) + 0.5) / self.side_px
+        angles = (2 * math.pi) * ((2 * coordinates - 1) @ self.frequencies)
+        position = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return position * (labels >= 0)[..., None] + F.embedding(labels + 1, self.label_embeddings)
+
+
+class MaskDecoder(nn.Module):
+    """From a prompt's image features and a mask token to the mask's logits at a quarter of SAM's resolution."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        first, norm, first_act, second, second_act = sam.mask_decoder.output_upscaling
+        self.grid: tuple[int, int] = tuple(sam.prompt_encoder.image_embedding_size)
+        self.first, self.second = _cellwise(first), _cellwise(second)
+        self.norm, self.first_act, self.second_act = norm, first_act, second_act
+
+    def forward(self, image_features: Tensor, mask_tokens: Tensor, prompt_index: Tensor) -> Tensor:
+        """Computes mask logits.
+
+        Args:
+            image_features: (Q, h * w, C) float32, rows of :class:`PointDecoder`'s third output.
+            mask_tokens: (M, C // 8) float32.
+            prompt_index: (M,) int64 in [0, Q), the row of each mask.
+
+        Returns:
+            (M, 4h, 4w) float32 logits of the whole padded square.
+        """
+        prompts = image_features.shape[0]
+        cells = self.grid[0] * self.grid[1]
+        norm = self.norm
+        fine = self.first(image_features).view(prompts, 4 * cells, -1)
+        fine = self.first_act(F.layer_norm(fine, (fine.shape[-1],), norm.weight, norm.bias, norm.eps))
+        finest = self.second_act(self.second(fine)).view(prompts, 16 * cells, -1)
+        logits = finest.index_select(0, prompt_index) @ mask_tokens[..., None]
+        # Axes after the mask's: y and x of the cell, then of the half cell, then of the quarter.
+        nested: Tensor = logits.view(-1, *self.grid, 2, 2, 2, 2)
+        return nested.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * self.grid[0], 4 * self.grid[1])
+
+
+def _cellwise(convolution: nn.ConvTranspose2d) -> nn.Linear:
+    """Returns the linear map from a cell's channels to its 2 x 2 pixels (y, x, channel) of the convolution."""
+    channels, outputs, *_ = convolution.weight.shape
+    linear = nn.Linear(channels, 4 * outputs)
+    with torch.no_grad():
+        linear.weight.copy_(convolution.weight.permute(2, 3, 1, 0).reshape(4 * outputs, channels))
+        bias = torch.zeros(outputs) if convolution.bias is None else convolution.bias
+        linear.bias.copy_(bias.repeat(4))
+    return linear.requires_grad_(False)
+
+
+def _first_block(block: TwoWayAttentionBlock, tokens: Tensor, image: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs the block whose image side, (1, h * w, C), is still the same for all prompts; tokens (P, T, C)."""
+    prompts, count, width = tokens.shape
+    queries = block.norm1(block.self_attn(q=tokens, k=tokens, v=tokens))
+    # One image: the tokens of all prompts are queries of one attention, its keys and values are projected once.
+    flat = (queries + tokens).reshape(1, prompts * count, width)
+    attended = block.cross_attn_token_to_image(q=flat, k=image + pe, v=image)
+    queries = block.norm2(queries + attended.view(prompts, count, width))
+    queries = block.norm3(queries + block.mlp(queries))
+    attention = block.cross_attn_image_to_token
+    keys = _heads(attention, attention.k_proj(queries + tokens))
+    image_queries = _heads(attention, attention.q_proj(image + pe))
+    logits = keys @ image_queries.transpose(-1, -2)
+    return queries, block.norm4(image + _spread(attention, logits, queries))
+
+
+def _later_block(
+    block: TwoWayAttentionBlock, queries: Tensor, tokens: Tensor, image: Tensor, pe: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Runs a block whose image side, (P, h * w, C), differs between prompts; queries and tokens (P, T, C)."""
+    attended = queries + tokens
+    queries = block.norm1(queries + block.self_attn(q=attended, k=attended, v=queries))
+    located = image + pe
+    queries = block.norm2(queries + _tokens_to_image(block.cross_attn_token_to_image, queries + tokens, located, image))
+    queries = block.norm3(queries + block.mlp(queries))
+    attention = block.cross_attn_image_to_token
+    keys = _heads(attention, attention.k_proj(queries + tokens))
+    bias = keys @ attention.q_proj.bias.view(attention.num_heads, -1, 1)
+    logits = _per_image(keys @ _head_rows(attention.q_proj, attention), located) + bias
+    return queries, block.norm4(image + _spread(attention, logits, queries))
+
+
+def _tokens_to_image(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attends from tokens (P, T, C) to the image (P, h * w, C) without projecting the image; returns (P, T, C)."""
+    queries = _heads(attention, attention.q_proj(tokens))
+    heads, width = attention.num_heads, queries.shape[-1]
+    # The keys' bias adds the same to all logits of a query.
+    logits = _per_image(queries @ _head_rows(attention.k_proj, attention), keys)
+    weights = (logits / math.sqrt(width)).softmax(dim=-1)
+    context = weights.flatten(1, 2) @ values
+    context = context.view(weights.shape[0], heads, -1, values.shape[-1])
+    # A query's weights sum to one, so the values' bias can be added afterwards.
+    projected = context @ _head_rows(attention.v_proj, attention).transpose(-1, -2)
+    projected = projected + attention.v_proj.bias.view(heads, 1, width)
+    mixed: Tensor = attention.out_proj(projected.transpose(1, 2).flatten(2))
+    return mixed
+
+
+def _spread(attention: Attention, logits: Tensor, tokens: Tensor) -> Tensor:
+    """Gives every image cell its mix of the tokens (P, T, C); logits (P, heads, T, h * w); returns (P, h * w, C)."""
+    values = _heads(attention, attention.v_proj(tokens))
+    weights = (logits / math.sqrt(values.shape[-1])).softmax(dim=-2)
+    out_rows = attention.out_proj.weight.T.reshape(attention.num_heads, values.shape[-1], -1)
+    outputs = (values @ out_rows).flatten(1, 2)
+    mixed: Tensor = weights.flatten(1, 2).transpose(1, 2) @ outputs + attention.out_proj.bias
+    return mixed
+
+
+def _per_image(tokens: Tensor, image: Tensor) -> Tensor:
+    """Multiplies (P, heads, T, C) with the image (P, h * w, C) in one product per prompt: (P, heads, T, h * w)."""
+    prompts, heads, count, width = tokens.shape
+    products = tokens.reshape(prompts, heads * count, width) @ image.transpose(1, 2)
+    return products.view(prompts, heads, count, -1)
+
+
+def _heads(attention: Attention, x: Tensor) -> Tensor:
+    """Splits (P, n, heads * d) into (P, heads, n, d)."""
+    heads: int = attention.num_heads
+    return x.view(x.shape[0], -1, heads, x.shape[-1] // heads).transpose(1, 2)
+
+
+def _head_rows(projection: nn.Linear, attention: Attention) -> Tensor:
+    """Returns a projection's weight as (heads, d, C)."""
+    rows: Tensor = projection.weight.view(attention.num_heads, -1, projection.in_features)
+    return rows

@@ -1,0 +1,1 @@
+"""Procedural robotics tabletops: scenes, renders, referring expressions and the data sets made from them."""

@@ -1,0 +1,209 @@
+"""What the two image branches of the CLIP look at, cut out of rendered scenes once, before training.
+
+Every object is seen with its exact mask and with a rough one; beside the objects stand masks such as a poor proposal
+would be: part of an object, two objects, an object with table around it, bare table.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from open_clip.constants import OPENAI_DATASET_MEAN
+from PIL import Image, ImageFilter
+from tqdm import tqdm
+
+from tabletop.dataset import SceneData
+
+CROP_PX = 96
+FINE_GRID = 60
+"""Masks are kept averaged over a 60 x 60 grid, which token grids of 4, 5 and 6 a side divide."""
+MARGIN_PX = 6
+MAX_OVERLAP = 0.75
+"""A made-up mask that overlaps an object by more than this IoU is too good to be called wrong."""
+MIN_AREA_PX = 20
+
+Mask = NDArray[np.bool_]
+Window = tuple[slice, slice]
+_MEAN_COLOUR = np.array(OPENAI_DATASET_MEAN) * 255.0
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of S scenes and V masks, ordered by scene.
+
+    Attributes:
+        squashed: (S, 96, 96, 3) uint8, whole images.
+        crops: (V, 96, 96, 3) uint8, the masks' boxes, mean colour outside the mask.
+        weights: (V, 60, 60) uint8, share of each cell that the mask covers, 255 for all; 0 only where it covers none.
+        start: (S + 1,) int64, the views of scene s are rows `start[s]` to `start[s + 1] - 1`.
+        object_row: (V,) int64, row in `SceneData.objects`; -1 for a made-up mask.
+        is_rough: (V,) bool, whether the object's mask was roughened.
+    """
+
+    squashed: NDArray[np.uint8]
+    crops: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
+    start: NDArray[np.int64]
+    object_row: NDArray[np.int64]
+    is_rough: NDArray[np.bool_]
+
+
+def make_views(data: SceneData, seed: int) -> Views:
+    """Cuts the views of all scenes.
+
+    Args:
+        data: The scenes, on the CPU.
+        seed: Seed of the rough and made-up masks.
+
+    Returns:
+        The views; the same arguments always give the same ones.
+    """
+    squashed, start, rows = [], [0], []
+    crops: list[NDArray[np.uint8]] = []
+    weights: list[NDArray[np.uint8]] = []
+    rough: list[bool] = []
+    for scene in tqdm(range(len(data)), desc="views"):
+        rng = np.random.default_rng([seed, scene])
+        row = np.array([scene])
+        image = data.images(row)[0].permute(1, 2, 0).numpy()
+        instances = data.instances(row)[0].numpy()
+        squashed.append(np.asarray(Image.fromarray(image).resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)))
+        object_rows = data.rows_of(row)[0]
+        masks = [instances == data.objects.label[r] for r in object_rows]
+        for object_row, mask in zip(object_rows, masks, strict=True):
+            for kind in (False, True):
+                _append(image, roughen(mask, rng) if kind else mask, crops, weights)
+                rows.append(int(object_row))
+                rough.append(kind)
+        for mask in make_distractors(masks, instances == 0, rng) if masks else []:
+            _append(image, mask, crops, weights)
+            rows.append(-1)
+            rough.append(False)
+        start.append(len(rows))
+    return Views(
+        np.stack(squashed),
+        np.stack(crops),
+        np.stack(weights),
+        np.array(start),
+        np.array(rows, np.int64),
+        np.array(rough),
+    )
+
+
+def roughen(mask: Mask, rng: np.random.Generator) -> Mask:
+    """Grows, shrinks and roughens a mask's edge by one or two pixels and sometimes bites a hole.
+
+    A mask that would lose more than half of its area (a thin ring) stays as it was.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        rng: Random source.
+
+    Returns:
+        (H, W) bool, a new array.
+    """
+    window = _window(mask, MARGIN_PX)
+    core = mask[window]
+    blurred = np.asarray(Image.fromarray(core.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(2))) / 255.0
+    edge = blurred > rng.uniform(0.2, 0.8) + 0.4 * (_smooth_noise(core.shape, 6, rng) - 0.5)
+    if rng.random() < 0.15:
+        edge &= _smooth_noise(core.shape, 10, rng) > 0.15
+    rough = mask.copy()
+    if edge.sum() >= 0.5 * core.sum():
+        rough[window] = edge
+    return rough
+
+
+def make_distractors(masks: list[Mask], background: Mask, rng: np.random.Generator) -> list[Mask]:
+    """Makes up to three wrong masks of a scene: one bare table or union, a part of an object, an object with table.
+
+    Args:
+        masks: (H, W) bool each, the scene's objects, at least one.
+        background: (H, W) bool, the pixels of no object.
+        rng: Random source.
+
+    Returns:
+        Those that cover enough and differ enough from every object they were made from.
+    """
+    whole, other, padded = (masks[rng.integers(len(masks))] for _ in range(3))
+    made = [
+        (whole & _half_plane(whole, rng), whole),
+        (padded | (_ellipse_around(padded, rng.uniform(2.2, 3.2)) & background), padded),
+    ]
+    if rng.random() < 0.5:
+        made.append((whole | other, whole))
+    else:
+        height, width = background.shape
+        y, x = np.mgrid[:height, :width]
+        reach = rng.uniform(0.03, 0.4, 2)
+        blob = ((x / width - rng.random()) / reach[0]) ** 2 + ((y / height - rng.random()) / reach[1]) ** 2 < 1
+        made.append(((blob if rng.random() < 0.85 else np.ones_like(blob)) & background, whole))
+    return [
+        mask
+        for mask, source in made
+        if mask.sum() >= MIN_AREA_PX
+        and max((mask & known).sum() / (mask | known).sum() for known in (source, other)) < MAX_OVERLAP
+    ]
+
+
+def views_digest(views: Views) -> str:
+    """Returns a short hash of the views, for logs and tests."""
+    digest = hashlib.sha256()
+    for array in (views.squashed, views.crops, views.weights, views.object_row):
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _append(
+    image: NDArray[np.uint8], mask: Mask, crops: list[NDArray[np.uint8]], weights: list[NDArray[np.uint8]]
+) -> None:
+    window = _window(mask, 0)
+    filled = np.where(mask[window][..., None], image[window], _MEAN_COLOUR.round().astype(np.uint8))
+    crop = Image.fromarray(filled).resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
+    crops.append(np.asarray(crop))
+    down, across = (_cell_averages(length) for length in mask.shape)
+    weights.append(np.ceil(down @ mask.astype(np.float32) @ across.T * 255 - 1e-3).clip(0, 255).astype(np.uint8))
+
+
+@functools.lru_cache(maxsize=4)
+def _cell_averages(length: int) -> NDArray[np.float32]:
+    """(60, length) float32: averages an axis over 60 equal cells, by exact overlap."""
+    edges = np.arange(FINE_GRID + 1) * length / FINE_GRID
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (overlap.clip(0) * FINE_GRID / length).astype(np.float32)
+
+
+def _window(mask: Mask, margin_px: int) -> Window:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return (
+        slice(max(0, rows[0] - margin_px), rows[-1] + 1 + margin_px),
+        slice(max(0, columns[0] - margin_px), columns[-1] + 1 + margin_px),
+    )
+
+
+def _smooth_noise(shape: tuple[int, ...], cell_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Noise in [0, 1] that varies over about `cell_px` pixels."""
+    coarse = rng.random((shape[0] // cell_px + 2, shape[1] // cell_px + 2), dtype=np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+
+
+def _half_plane(mask: Mask, rng: np.random.Generator) -> Mask:
+    """A random side of a line through about the mask's middle."""
+    y, x = np.nonzero(mask)
+    angle = rng.uniform(-np.pi, np.pi)
+    shift = rng.uniform(-0.25, 0.25) * (x.std() + y.std())
+    grid_y, grid_x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    return (grid_x - x.mean()) * np.cos(angle) + (grid_y - y.mean()) * np.sin(angle) > shift
+
+
+def _ellipse_around(mask: Mask, reach: float) -> Mask:
+    y, x = np.nonzero(mask)
+    grid_y, grid_x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    across, down = (grid_x - x.mean()) / (reach * x.std() + 2), (grid_y - y.mean()) / (reach * y.std() + 2)
+    inside: Mask = across**2 + down**2 < 1
+    return inside

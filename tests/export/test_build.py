@@ -1,0 +1,244 @@
+"""From two checkpoints to a bundle: complete and equal to the libraries, or not there at all."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import shutil
+import signal
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
+
+from risengine.bundle import Bundle, file_sha256, open_bundle
+from risengine.errors import InputError
+from risengine.manifest import GraphSpec, Manifest, ProposalSettings, Role
+from risengine.session import OnnxSession
+from risexport import build as build_module
+from risexport import cli, parity
+from risexport.build import STAGES, build
+from risexport.clip_checkpoints import load_clip
+from risexport.config import BuildConfig
+from risexport.graphs import GraphPlan
+from risexport.parity import ParityError
+
+IMAGE_SIZE = (75, 110)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (*IMAGE_SIZE, 3), dtype=np.uint8)
+
+
+def test_manifest_says_what_was_built(tiny_bundle: Bundle, tiny_config: BuildConfig) -> None:
+    manifest = Manifest.decode((tiny_bundle.path / "manifest.json").read_bytes())
+    assert (manifest.name, manifest.license, manifest.precision, manifest.target) == (
+        "tiny",
+        "Apache-2.0",
+        "fp32",
+        "cpu",
+    )
+    clip, sam = manifest.sources
+    assert (clip.role, clip.checkpoint, clip.license) == ("clip", "random", "Apache-2.0")
+    assert (sam.role, sam.checkpoint, sam.license) == ("sam", "tiny_sam.safetensors", "MIT")
+    assert sam.sha256 == file_sha256(tiny_config.sam_checkpoint)  # type: ignore[arg-type]
+    assert (manifest.method.preset, manifest.method.global_weight) == ("clean", 0.8)
+    assert manifest.method.image_size_px == 32
+    assert manifest.proposals == ProposalSettings(points_per_side=4)
+    assert manifest.sam_image_size_px == 64
+    assert {row.role for row in manifest.parity} == set(manifest.graphs)
+    assert all(graph.flops > 0 for graph in manifest.graphs.values())
+    listed = {file.file for file in tiny_bundle.files} | {"manifest.json"}
+    assert {path.name for path in tiny_bundle.path.iterdir()} == listed
+
+
+def test_nothing_is_left_beside_the_bundle(tiny_bundle: Bundle) -> None:
+    assert not [path for path in tiny_bundle.path.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_graphs_in_sequence_equal_the_libraries(
+    tiny_sam: Sam,
+    tiny_config: BuildConfig,
+    tiny_bundle: Bundle,
+    sessions: dict[Role, OnnxSession],
+    image: np.ndarray,
+) -> None:
+    """Image to masks as SamPredictor's, masks to features, texts as open_clip's, and the mask each text chooses."""
+    points = np.array([[20, 30], [90, 60], [55, 40]], np.float32)
+    embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
+    decoded = sessions["point_decoder"].run(
+        {
+            "image_embedding": embedding,
+            "image_size": np.array(IMAGE_SIZE, np.int64),
+            "points": np.stack([points, np.zeros_like(points)], axis=1),
+            "labels": np.tile(np.array([1, -1], np.int64), (3, 1)),
+        }
+    )
+    logits = sessions["mask_decoder"].run(
+        {
+            "image_features": decoded["image_features"],
+            "mask_tokens": decoded["mask_tokens"].reshape(9, -1),
+            "prompt_index": np.arange(3, dtype=np.int64).repeat(3),
+        }
+    )["logits"]
+    predictor = SamPredictor(tiny_sam)
+    predictor.set_image(image)
+    upsampled = tiny_sam.postprocess_masks(torch.from_numpy(logits)[None], predictor.input_size, IMAGE_SIZE)[0]
+    masks = (upsampled > 0).numpy()
+    for index, point in enumerate(points):
+        expected, scores, _ = predictor.predict(point[None], np.ones(1))
+        np.testing.assert_allclose(decoded["iou_predictions"][index], scores, rtol=5e-3, atol=5e-3)
+        for mask, other in zip(masks[3 * index : 3 * index + 3], expected, strict=True):
+            assert (mask & other).sum() >= 0.99 * (mask | other).sum()
+
+    masks = masks[masks.any((1, 2))]
+    assert len(masks) > 1
+    described = sessions["proposal_encoder"].run(
+        {"image": image, "masks": masks, "global_weight": np.array(0.8, np.float32)}
+    )
+    np.testing.assert_allclose(np.linalg.norm(described["features"], axis=1), 1.0, rtol=1e-5)
+    clip, _ = load_clip(tiny_config.clip)
+    tokens = np.zeros((2, 77), np.int64)
+    tokens[:, :4] = [[49406, 320, 736, 49407], [49406, 1929, 518, 49407]]
+    with torch.inference_mode():
+        expected_texts = clip.encode_text(torch.from_numpy(tokens)).numpy()
+    texts = sessions["text_encoder"].run({"tokens": tokens})["features"]
+    np.testing.assert_allclose(texts, expected_texts, rtol=1e-3, atol=1e-4)
+    assert (texts @ described["features"].T).shape == (2, len(masks))
+
+
+@pytest.fixture
+def quick_export(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the graphs of the bundle that is there and compares them on little: these tests are not about them."""
+
+    def copy(plan: GraphPlan, folder: Path) -> GraphSpec:
+        shutil.copy(tiny_bundle.graph_path(plan.role), folder)
+        return tiny_bundle.manifest.graphs[plan.role]
+
+    monkeypatch.setattr(GraphPlan, "export", copy)
+    monkeypatch.setattr(parity, "IMAGE_SIZE", (80, 120))
+    monkeypatch.setattr(parity, "MASKS", 3)
+
+
+@pytest.fixture
+def config(tiny_config: BuildConfig, tmp_path: Path) -> BuildConfig:
+    return replace(tiny_config, out=tmp_path / "bundle")
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_stages_are_told_in_order(config: BuildConfig) -> None:
+    told: list[str] = []
+    assert build(config, told.append) == config.out
+    assert tuple(told) == STAGES
+    open_bundle(config.out)
+
+
+@pytest.mark.usefixtures("quick_export")
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_build_leaves_nothing(config: BuildConfig, stage: str) -> None:
+    def interrupt(begun: str) -> None:
+        if begun == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(config, interrupt)
+    assert not list(config.out.parent.iterdir())
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_a_graph_past_its_tolerance_leaves_nothing(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    tolerances = replace(build_module.TOLERANCES["fp32"], decoder_error=1e-12)
+    monkeypatch.setitem(build_module.TOLERANCES, "fp32", tolerances)
+    with pytest.raises(
+        ParityError, match=r"point_decoder: relative_error of iou_predictions .* expected at most 1e-12"
+    ):
+        build(config)
+    assert not list(config.out.parent.iterdir())
+
+
+def test_an_existing_directory_is_refused_before_the_work(config: BuildConfig) -> None:
+    config.out.mkdir()
+    (config.out / "holiday.jpg").write_bytes(b"precious")
+    with pytest.raises(InputError, match="--force"):
+        build(config)
+    with pytest.raises(InputError, match="is no bundle"):
+        build(replace(config, force=True))
+    assert (config.out / "holiday.jpg").read_bytes() == b"precious"
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_force_replaces_a_bundle_only_when_the_new_one_is_complete(
+    config: BuildConfig, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_bundle.path, config.out)
+    forced = replace(config, force=True, name="newer")
+    with pytest.raises(InputError, match="unknown"):
+        build(replace(forced, sam="vit_bb"))
+    assert open_bundle(config.out).manifest.name == "tiny"
+    build(forced)
+    assert open_bundle(config.out).manifest.name == "newer"
+    assert [path.name for path in config.out.parent.iterdir()] == ["bundle"]
+
+
+def test_unwritable_places_are_refused_before_the_work(config: BuildConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    for out in (tmp_path / "file" / "bundle", Path("/proc/no/bundle")):
+        told: list[str] = []
+        with pytest.raises(InputError, match="cannot be written"):
+            build(replace(config, out=out), told.append)
+        assert not told
+
+
+def test_a_small_disk_is_refused_before_the_export(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**20, 2**20 - 5, 5))
+    told: list[str] = []
+    with pytest.raises(InputError, match=r"0 MB free; expected at least \d+ MB"):
+        build(config, told.append)
+    assert told == ["load CLIP"]
+    assert not list(config.out.parent.iterdir())
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_a_full_disk_is_an_input_error(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(build_module, "write_tokenizer", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        build(config)
+    assert not list(config.out.parent.iterdir())
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_command_line_reaches_the_manifest(
+    config: BuildConfig, tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    words = f"{config.out} --clip {config.clip} --sam {config.sam} --sam-checkpoint {config.sam_checkpoint}"
+    words += " --license MIT --points-per-side 8 --pred-iou-thresh 0.7"
+    handler = signal.getsignal(signal.SIGTERM)
+    assert cli.run(parser.parse_args(words.split())) == 0
+    assert signal.getsignal(signal.SIGTERM) == handler
+    manifest = open_bundle(config.out).manifest
+    assert (manifest.name, manifest.license) == ("bundle", "MIT")
+    assert manifest.proposals == ProposalSettings(points_per_side=8, pred_iou_thresh=0.7)
+    printed = capsys.readouterr()
+    assert str(config.out) in printed.out
+    assert all(stage in printed.err for stage in STAGES)
+
+
+def test_command_line_defaults_are_the_configs() -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    options = vars(parser.parse_args(["out", "--clip", "ViT-B-32", "--sam", "vit_b"]))
+    default = BuildConfig(Path("out"), "ViT-B-32", "vit_b")
+    for name in ("preset", "precision", "target", "global_weight", "name", "license", "force", "clip_checkpoint"):
+        assert options[name] == getattr(default, name), name
