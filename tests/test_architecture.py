@@ -42,14 +42,12 @@ def test_imports_point_one_way(package: str) -> None:
     allowed = ALLOWED[package] | {package}
     for path in (PACKAGES[package] / package).rglob("*.py"):
         names = imported(path) & set(PACKAGES)
-        if path == PACKAGES["risengine"] / "risengine" / "cli" / "build.py":
-            names -= {"risexport"}  # the one lazy hand-over
         assert names <= allowed, path
 
 
 def test_the_runtime_imports_only_its_declared_libraries() -> None:
     for path in (ROOT / "engine" / "risengine").rglob("*.py"):
-        foreign = imported(path) - set(sys.stdlib_module_names) - RUNTIME_LIBRARIES - {"risengine", "risexport"}
+        foreign = imported(path) - set(sys.stdlib_module_names) - RUNTIME_LIBRARIES - {"risengine"}
         assert not foreign, path
 
 

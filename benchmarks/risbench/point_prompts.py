@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from risengine.manifest import Role
+from risengine.proposals import decode_points, upsample_logits
 from risengine.session import Session
 
 __all__ = ["best_of_three", "interior_point"]
@@ -49,15 +48,9 @@ def best_of_three(
     Returns:
         (G,) float64 in [0, 1], for every object the highest IoU of its three masks.
     """
-    padding = np.zeros((len(points), 1, 2), np.float32)  # SAM's padding point of a prompt without a box
-    decoded = sessions["point_decoder"].run(
-        {
-            "image_embedding": sessions["image_encoder"].run({"image": image})["image_embedding"],
-            "image_size": np.array(image.shape[:2], np.int64),
-            "points": np.concatenate([points[:, None], padding], axis=1),
-            "labels": np.tile(np.array([1, -1], np.int64), (len(points), 1)),
-        }
-    )
+    size = image.shape[0], image.shape[1]
+    embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
+    decoded = decode_points(sessions, embedding, size, points)
     tokens = decoded["mask_tokens"]
     logits = sessions["mask_decoder"].run(
         {
@@ -66,19 +59,9 @@ def best_of_three(
             "prompt_index": np.repeat(np.arange(len(points)), tokens.shape[1]),
         }
     )["logits"]
-    masks = _upsample(logits, (image.shape[0], image.shape[1]), sam_image_size_px) > 0
+    masks = upsample_logits(logits, size, sam_image_size_px) > 0
     masks = masks.reshape(len(points), -1, *masks.shape[1:])
     intersections = np.count_nonzero(masks & truth[:, None], axis=(2, 3))
     unions = np.count_nonzero(masks | truth[:, None], axis=(2, 3))
     best: NDArray[np.float64] = (intersections / unions).max(axis=1)
     return best
-
-
-def _upsample(logits: NDArray[np.float32], size: tuple[int, int], square: int) -> NDArray[np.float32]:
-    """segment-anything's ``postprocess_masks``: to the square input, without its padding, to the image."""
-    scale = square / max(size)
-    inner = [int(side * scale + 0.5) for side in size]
-    padded = F.interpolate(torch.from_numpy(logits)[:, None], (square, square), mode="bilinear")
-    unpadded = padded[..., : inner[0], : inner[1]]
-    upsampled: NDArray[np.float32] = F.interpolate(unpadded, size, mode="bilinear")[:, 0].numpy()
-    return upsampled

@@ -6,6 +6,7 @@ single-point prompts, three masks a point, kept by predicted IoU and by stabilit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,15 @@ from risengine.masks import mask_boxes
 from risengine.session import Session
 from risengine.types import Proposals
 
-__all__ = ["Progress", "generate_proposals", "non_maximum_suppression", "point_grid", "proposals_from_masks"]
+__all__ = [
+    "Progress",
+    "decode_points",
+    "generate_proposals",
+    "non_maximum_suppression",
+    "point_grid",
+    "proposals_from_masks",
+    "upsample_logits",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (prompts decoded, prompts in all) as the generation goes on."""
@@ -48,11 +57,11 @@ def generate_proposals(
     size = image.shape[0], image.shape[1]
     embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
     points = point_grid(settings.points_per_side) * np.array([size[1], size[0]], np.float32)
-    upsample = _Upsampler(size, sam_image_size_px)
     kept: list[_Candidates] = []
     for start in range(0, len(points), settings.points_per_batch):
         batch = points[start : start + settings.points_per_batch]
-        kept.append(_decode_batch(sessions, embedding, batch, settings, upsample))
+        decoded = decode_points(sessions, embedding, size, batch)
+        kept.append(_keep_good(sessions, decoded, size, settings, sam_image_size_px))
         if progress is not None:
             progress(start + len(batch), len(points))
     candidates = _Candidates.concatenate(kept)
@@ -123,6 +132,56 @@ def non_maximum_suppression(
     return order[np.array(kept, np.int64)]
 
 
+def decode_points(
+    sessions: Mapping[Role, Session],
+    embedding: NDArray[np.float32],
+    size: tuple[int, int],
+    points: NDArray[np.float32],
+) -> dict[str, NDArray[np.float32]]:
+    """Prompts SAM with one foreground point a prompt.
+
+    Args:
+        sessions: ``point_decoder`` is used.
+        embedding: ``image_encoder``'s answer for the image.
+        size: (H, W) of the image in pixels.
+        points: (P, 2) float32 xy in pixels.
+
+    Returns:
+        The outputs of ``point_decoder``: ``iou_predictions`` (P, 3), ``mask_tokens`` (P, 3, D) and ``image_features``
+        (P, h * w, C), all float32.
+    """
+    padding = np.zeros((len(points), 1, 2), np.float32)  # SAM pads a prompt without a box with a point of label -1
+    return sessions["point_decoder"].run(
+        {
+            "image_embedding": embedding,
+            "image_size": np.array(size, np.int64),
+            "points": np.concatenate([points[:, None], padding], axis=1),
+            "labels": np.tile(np.array([1, -1], np.int64), (len(points), 1)),
+        }
+    )
+
+
+def upsample_logits(logits: NDArray[np.float32], size: tuple[int, int], sam_image_size_px: int) -> NDArray[np.float32]:
+    """Brings a decoder's logits to the image's size.
+
+    segment-anything resizes to its square input, cuts the padding off and resizes to the image, both times with two
+    bilinear taps a pixel. Both are linear, so their product is one matrix an axis.
+
+    Args:
+        logits: (M, h, w) float32, logits of the padded square.
+        size: (H, W) of the image in pixels.
+        sam_image_size_px: Side of SAM's square input.
+
+    Returns:
+        (M, H, W) float32.
+    """
+    rows, columns = (
+        _axis_matrix(side, max(size), low, sam_image_size_px) for side, low in zip(size, logits.shape[1:], strict=True)
+    )
+    upsampled: NDArray[np.float32] = np.matmul(np.matmul(rows, logits), columns.T)
+    return upsampled
+
+
 @dataclass(frozen=True)
 class _Candidates:
     """Masks that passed both thresholds, bit-packed along the width: an eighth of the memory until NMS has spoken."""
@@ -140,31 +199,12 @@ class _Candidates:
         )
 
 
-class _Upsampler:
-    """Low-resolution logits to the image's size.
-
-    segment-anything resizes to its square input, cuts the padding off and resizes to the image, both times with two
-    bilinear taps a pixel. Both are linear, so their product is one matrix an axis.
-    """
-
-    def __init__(self, size: tuple[int, int], sam_image_size_px: int) -> None:
-        self.size = size
-        self._square = sam_image_size_px
-
-    def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(M, h, w) float32 -> (M, H, W) float32."""
-        scale = self._square / max(self.size)
-        rows, columns = (
-            _bilinear_matrix(full, inner) @ _bilinear_matrix(self._square, low)[:inner]
-            for full, inner, low in zip(
-                self.size,
-                (max(1, int(side * scale + 0.5)) for side in self.size),
-                logits.shape[1:],
-                strict=True,
-            )
-        )
-        upsampled: NDArray[np.float32] = np.matmul(np.matmul(rows, logits), columns.T)
-        return upsampled
+@functools.lru_cache(maxsize=8)
+def _axis_matrix(side: int, longest: int, low: int, square: int) -> NDArray[np.float32]:
+    """(side, low) weights of one axis; the size without padding is rounded in integers as in ``image_encoder``."""
+    inner = max(1, (2 * side * square + longest) // (2 * longest))
+    matrix: NDArray[np.float32] = _bilinear_matrix(side, inner) @ _bilinear_matrix(square, low)[:inner]
+    return matrix
 
 
 def _bilinear_matrix(out_size: int, in_size: int) -> NDArray[np.float32]:
@@ -179,23 +219,14 @@ def _bilinear_matrix(out_size: int, in_size: int) -> NDArray[np.float32]:
     return matrix
 
 
-def _decode_batch(
+def _keep_good(
     sessions: Mapping[Role, Session],
-    embedding: NDArray[np.float32],
-    points: NDArray[np.float32],
+    decoded: dict[str, NDArray[np.float32]],
+    size: tuple[int, int],
     settings: ProposalSettings,
-    upsample: _Upsampler,
+    sam_image_size_px: int,
 ) -> _Candidates:
-    size = upsample.size
-    padding = np.zeros((len(points), 1, 2), np.float32)  # SAM pads a prompt without a box with a point of label -1
-    decoded = sessions["point_decoder"].run(
-        {
-            "image_embedding": embedding,
-            "image_size": np.array(size, np.int64),
-            "points": np.concatenate([points[:, None], padding], axis=1),
-            "labels": np.tile(np.array([1, -1], np.int64), (len(points), 1)),
-        }
-    )
+    """Makes the masks of a batch's promising tokens and keeps the stable ones."""
     scores = decoded["iou_predictions"]
     prompts, slots = np.nonzero(scores > settings.pred_iou_thresh)
     if not len(prompts):
@@ -214,7 +245,8 @@ def _decode_batch(
     parts = []
     for start in range(0, len(logits), step):
         piece = slice(start, start + step)
-        parts.append(_filter_stable(upsample(logits[piece]), scores[prompts[piece], slots[piece]], settings))
+        upsampled = upsample_logits(logits[piece], size, sam_image_size_px)
+        parts.append(_filter_stable(upsampled, scores[prompts[piece], slots[piece]], settings))
     return _Candidates.concatenate(parts)
 
 

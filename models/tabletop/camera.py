@@ -1,7 +1,7 @@
 """The pinhole camera that looks at the table.
 
-World frame: metres, z up, the table top is z = 0. The camera stands on the -y side, so that "left" in the image is about
--x and "back" about +y.
+World frame: metres, z up, the table top is z = 0. The camera stands on the -y side, so that "left" in the image is
+about -x and "back" about +y.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def _masked_block(block: ResidualAttentionBlock, tokens: Tensor, bias: Tensor) -
     # The zero token, which layer normalisation turns into its bias, goes first.
     normed = block.ln_1(F.pad(tokens, (0, 0, 1, 0)))
     query, key, value = (
-        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        part.reshape(*part.shape[:2], attention.num_heads, -1).transpose(1, 2)
         for part in F.linear(normed, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     )
     context = F.scaled_dot_product_attention(query[:, :, 1:], key, value, attn_mask=bias.to(query.dtype))

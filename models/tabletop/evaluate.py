@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tabletop.clip_model import TokenTable, build_clip, load_config, text_features, visual_features
 from tabletop.clip_views import ViewTensors
 from tabletop.dataset import KINDS, Ints, SceneData
-from tabletop.resample import full_boxes, resize
+from tabletop.resample import cut_boxes, full_boxes
 from tabletop.sam_model import build_tabletop_sam, decode_prompts
 from tabletop.training import pick_device
 from tabletop.views import make_views
@@ -127,7 +127,7 @@ def point_accuracy(sam: Sam, data: SceneData) -> dict[str, float | None]:
     }
     frame = ResizeLongestSide.get_preprocess_shape(*data.size, sam.image_encoder.img_size)
     for scenes in _batches(data):
-        images = resize(data.images(scenes).float(), full_boxes(len(scenes), data.size, data.device), frame).round()
+        images = cut_boxes(data.images(scenes), full_boxes(len(scenes), data.size, data.device), frame).round()
         embeddings = sam.image_encoder(sam.preprocess(images))
         instances = data.instances(scenes)
         rows, owner = data.rows_of(scenes)

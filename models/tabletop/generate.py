@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-from itertools import pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,10 @@ def write_shard(job: ShardJob) -> int:
         RenderError: There is no offscreen OpenGL here.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    count = job.last - job.first
+    rows = job.last - job.first
     open_memmap = np.lib.format.open_memmap
-    images = open_memmap(job.folder / "images.npy", mode="w+", dtype=np.uint8, shape=(count, *IMAGE_SIZE_PX, 3))
-    instances = open_memmap(job.folder / "instances.npy", mode="w+", dtype=np.uint8, shape=(count, *IMAGE_SIZE_PX))
+    images = open_memmap(job.folder / "images.npy", mode="w+", dtype=np.uint8, shape=(rows, *IMAGE_SIZE_PX, 3))
+    instances = open_memmap(job.folder / "instances.npy", mode="w+", dtype=np.uint8, shape=(rows, *IMAGE_SIZE_PX))
     height, width = IMAGE_SIZE_PX
     with SceneRenderer(width, height) as renderer, (job.folder / "scenes.jsonl").open("w", encoding="utf-8") as lines:
         for row, index in enumerate(tqdm(range(job.first, job.last), desc=job.folder.name, mininterval=5)):
@@ -108,7 +108,7 @@ def write_shard(job: ShardJob) -> int:
             lines.write(json.dumps(scene_record(scene, rendering, facts, expressions)) + "\n")
     images.flush()
     instances.flush()
-    return count
+    return rows
 
 
 def write_training_set(out: Path, split: str, seed: int, scenes: int, workers: int) -> None:
@@ -157,8 +157,13 @@ def write_held_out_sets(out: Path, scenes: int = HELD_OUT_SCENES) -> None:
     writer.close()
 
 
+def _is_varied(scene: Scene) -> bool:
+    colours, classes = ({getattr(item, key) for item in scene.objects} for key in ("colour", "class_name"))
+    return len(scene.objects) >= 7 and len(colours) >= 5 and len(classes) >= 5
+
+
 def write_demo_candidates(out: Path, scenes: int = DEMO_SCENES) -> None:
-    """Renders pictures to choose the demo from: images and ``demo.json`` with the expressions and true masks.
+    """Renders varied pictures to choose the demo from: images and ``demo.json`` with expressions and true masks.
 
     Args:
         out: Folder to write to.
@@ -175,10 +180,10 @@ def write_demo_candidates(out: Path, scenes: int = DEMO_SCENES) -> None:
     height, width = DEMO_SIZE_PX
     pictures = []
     with SceneRenderer(width, height) as renderer:
-        for index in tqdm(range(scenes), desc="demo"):
-            scene = sample_scene("demo", 0, index)
+        varied = filter(_is_varied, (sample_scene("demo", 0, index) for index in count()))
+        for scene in tqdm(islice(varied, scenes), total=scenes, desc="demo"):
             rendering = renderer.render(scene)
-            name = f"table_{index:02d}.jpg"
+            name = f"table_{scene.index:03d}.jpg"
             Image.fromarray(rendering.image).save(out / name, quality=92, optimize=True)
             questions = [
                 {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tabletop.augment import jitter_images
 from tabletop.dataset import Ints, SceneData
-from tabletop.resample import resize, tight_boxes
+from tabletop.resample import cut_boxes, tight_boxes
 from tabletop.sam_model import decode_prompts
 from tabletop.training import Randomness, autocast
 
@@ -60,14 +60,14 @@ def crop_boxes(count: int, size: tuple[int, int], frame: tuple[int, int], genera
         generator: Random source; its device is the result's.
 
     Returns:
-        (count, 4) float32 xyxy px.
+        (count, 4) int64 xyxy px.
     """
     draw = torch.rand((4, count), generator=generator, device=generator.device)
     share = torch.where(draw[0] < 0.5, 1.0, 0.55 + 0.45 * draw[1])
     largest = min(size[0] / frame[0], size[1] / frame[1])
     height, width = share * largest * frame[0], share * largest * frame[1]
     top, left = draw[2] * (size[0] - height), draw[3] * (size[1] - width)
-    return torch.stack([left, top, left + width, top + height], 1)
+    return torch.stack([left, top, left + width, top + height], 1).round().long()
 
 
 def sample_pixels(masks: Tensor, generator: torch.Generator) -> Tensor:
@@ -129,7 +129,7 @@ class SamLoss:
         frame = FRAMES[int(random.host.choice(len(FRAMES), p=FRAME_SHARES))]
         boxes = crop_boxes(len(scenes), data.size, frame, generator)
         images = data.images(scenes)
-        images = resize((images.half() if images.is_cuda else images.float()) / 255, boxes, frame).clamp(0, 1)
+        images = cut_boxes(images.float() / 255, boxes, frame).clamp(0, 1)
         images = 255 * jitter_images(images, generator, JITTER)
         mirrored = torch.rand(len(scenes), generator=generator, device=device) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)

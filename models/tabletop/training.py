@@ -304,9 +304,7 @@ def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [value for name, value in model.named_parameters() if value.ndim == 2 and "resblocks" in name]
 
 
-def _parameter_groups(
-    model: nn.Module, weight_decay: float, without: list[nn.Parameter]
-) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, weight_decay: float, without: list[nn.Parameter]) -> list[dict[str, Any]]:
     left_out = set(map(id, without))
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []

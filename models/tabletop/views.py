@@ -7,7 +7,6 @@ would be: part of an object, two objects, an object with table around it, bare t
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,14 +149,6 @@ def make_distractors(masks: list[Mask], background: Mask, rng: np.random.Generat
     ]
 
 
-def views_digest(views: Views) -> str:
-    """Returns a short hash of the views, for logs and tests."""
-    digest = hashlib.sha256()
-    for array in (views.squashed, views.crops, views.weights, views.object_row):
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _append(
     image: NDArray[np.uint8], mask: Mask, crops: list[NDArray[np.uint8]], weights: list[NDArray[np.uint8]]
 ) -> None:
@@ -198,7 +189,8 @@ def _half_plane(mask: Mask, rng: np.random.Generator) -> Mask:
     angle = rng.uniform(-np.pi, np.pi)
     shift = rng.uniform(-0.25, 0.25) * (x.std() + y.std())
     grid_y, grid_x = np.ogrid[: mask.shape[0], : mask.shape[1]]
-    return (grid_x - x.mean()) * np.cos(angle) + (grid_y - y.mean()) * np.sin(angle) > shift
+    side: Mask = (grid_x - x.mean()) * np.cos(angle) + (grid_y - y.mean()) * np.sin(angle) > shift
+    return side
 
 
 def _ellipse_around(mask: Mask, reach: float) -> Mask:

@@ -79,6 +79,6 @@ def test_refusals_are_one_line_and_status_2(tmp_path: Path, capsys: Captured) ->
 
 
 def test_build_without_the_exporter_says_what_to_install(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "risexport", None)
+    monkeypatch.setitem(sys.modules, "risexport.cli", None)
     assert main(["build", "out", "--clip", "ViT-B-32"]) == 2
     assert 'pip install "risengine[export]"' in capsys.readouterr().err

@@ -11,10 +11,10 @@ from risengine.errors import InputError
 from risengine.manifest import ProposalSettings
 from risengine.proposals import (
     _filter_stable,
-    _Upsampler,
     non_maximum_suppression,
     point_grid,
     proposals_from_masks,
+    upsample_logits,
 )
 
 
@@ -41,7 +41,7 @@ def test_upsampling_is_segment_anythings_two_steps(rng: np.random.Generator, siz
     inner = [max(1, int(side * scale + 0.5)) for side in size]
     full = interpolate(torch.from_numpy(logits)[None], (square, square), mode="bilinear", align_corners=False)
     expected = interpolate(full[..., : inner[0], : inner[1]], size, mode="bilinear", align_corners=False)[0].numpy()
-    np.testing.assert_allclose(_Upsampler(size, square)(logits), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(upsample_logits(logits, size, square), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_stability_filter_is_segment_anythings(rng: np.random.Generator) -> None:

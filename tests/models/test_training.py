@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tabletop import evaluate, train_clip, train_sam
-from tabletop.augment import MAX_OVERLAP, make_distractors, roughen_masks
 from tabletop.clip_loss import ClipLoss, disturb_tokens
 from tabletop.clip_model import (
     MASKED_BLOCKS,
@@ -27,14 +26,15 @@ from tabletop.clip_model import (
     global_features,
     load_config,
     local_features,
-    visual_inputs,
 )
+from tabletop.clip_views import ViewTensors
 from tabletop.dataset import SceneData
 from tabletop.evaluate import load_clip
-from tabletop.resample import pool_masks, resize, tight_boxes
+from tabletop.resample import cut_boxes, tight_boxes
 from tabletop.sam_loss import SamBatch, SamLoss, sam_losses, sample_pixels
 from tabletop.sam_model import build_tabletop_sam, decode_prompts
 from tabletop.training import RunConfig, TrainingRun, learning_rate_factor, randomness
+from tabletop.views import CROP_PX, FINE_GRID, MAX_OVERLAP, make_distractors, make_views, roughen
 
 CPU = torch.device("cpu")
 COLOURS = {"red": (210, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 210)}
@@ -126,20 +126,12 @@ def random_masks(count: int, height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("box", [(0, 0, 50, 40), (7, 3, 12, 40), (20, 11, 44, 14), (49, 39, 50, 40)])
-def test_resize_equals_torch_antialias_of_the_crop(box: tuple[int, int, int, int]) -> None:
+def test_cut_boxes_equals_torch_antialias_of_the_crop(box: tuple[int, int, int, int]) -> None:
     image = torch.rand(1, 3, 40, 50)
     left, top, right, bottom = box
     crop = image[:, :, top:bottom, left:right]
     expected = F.interpolate(crop, (16, 24), mode="bilinear", align_corners=False, antialias=True)
-    torch.testing.assert_close(resize(image, torch.tensor([box]), (16, 24)), expected, atol=2e-6, rtol=0)
-
-
-def test_pool_masks_averages_over_cells_that_do_not_divide_the_image() -> None:
-    masks = torch.rand(2, 35, 47)
-    # Repeating every pixel makes the cells whole pixels without moving their edges.
-    fine = masks.repeat_interleave(10, 1).repeat_interleave(10, 2)
-    expected = F.avg_pool2d(fine[:, None], (35, 47))[:, 0].flatten(1)
-    torch.testing.assert_close(pool_masks(masks, (10, 10)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(cut_boxes(image, torch.tensor([box]), (16, 24)), expected, atol=2e-6, rtol=0)
 
 
 def test_tight_boxes() -> None:
@@ -165,18 +157,27 @@ def plain_block(block: nn.Module, x: Tensor) -> Tensor:
     return x + hidden @ block.mlp.c_proj.weight.T + block.mlp.c_proj.bias
 
 
+def random_inputs(side_px: int) -> VisualInputs:
+    """Two images and three masks: soft, one that keeps every token, one that keeps none."""
+    generator = torch.Generator().manual_seed(4)
+    cells = (side_px // 16) ** 2
+    weights = torch.rand(3, cells, generator=generator) * (torch.rand(3, cells, generator=generator) < 0.3)
+    weights[1], weights[2] = 1.0, 0.0
+    pixels = torch.randn(5, 3, side_px, side_px, generator=generator)
+    return VisualInputs(pixels[:2], weights, pixels[2:], torch.tensor([0, 1, 1]))
+
+
 @torch.no_grad()
 def test_global_features_equal_the_method_step_by_step(clip: CLIP) -> None:
-    images, masks, owner = torch.rand(2, 3, 60, 80), random_masks(3, 60, 80), torch.tensor([0, 1, 1])
-    found = global_features(clip, visual_inputs(clip, images, masks, owner))
+    for parameter in clip.visual.parameters():
+        parameter.add_(0.02 * torch.randn_like(parameter))  # a fresh layer norm's bias, the masked tokens' key, is 0
+    inputs = random_inputs(96)
+    found = global_features(clip, inputs)
     visual = clip.visual
-    mean, std = (torch.tensor(v)[:, None, None] for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-    for mask, image, feature in zip(masks, images[owner], found, strict=True):
-        squashed = F.interpolate(image[None], (160, 160), mode="bilinear", align_corners=False, antialias=True)
-        patches = visual.conv1((squashed - mean) / std)[0].flatten(1).T
+    for weights, image, feature in zip(inputs.weights, inputs.squashed[inputs.owner], found, strict=True):
+        patches = visual.conv1(image[None])[0].flatten(1).T
         x = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
         x = visual.ln_pre(x)
-        weights = F.avg_pool2d(mask[None].float(), (6, 8)).flatten()
         for number, block in enumerate(visual.transformer.resblocks):
             if number >= len(visual.transformer.resblocks) - MASKED_BLOCKS:
                 x = torch.cat([x[:1], x[1:] * weights[:, None]])
@@ -185,15 +186,9 @@ def test_global_features_equal_the_method_step_by_step(clip: CLIP) -> None:
 
 
 @torch.no_grad()
-def test_local_features_equal_open_clip_on_the_filled_crop(clip: CLIP) -> None:
-    images, masks, owner = torch.rand(1, 3, 60, 80), random_masks(3, 60, 80), torch.tensor([0, 0, 0])
-    found = local_features(clip, visual_inputs(clip, images, masks, owner))
-    mean, std = (torch.tensor(v)[:, None, None] for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-    for mask, feature in zip(masks, found, strict=True):
-        left, top, right, bottom = tight_boxes(mask[None])[0].tolist()
-        filled = torch.where(mask, images[0], mean)[None, :, top:bottom, left:right]
-        crop = F.interpolate(filled, (160, 160), mode="bilinear", align_corners=False, antialias=True)
-        torch.testing.assert_close(feature, clip.encode_image((crop - mean) / std)[0], atol=1e-4, rtol=1e-4)
+def test_local_features_equal_open_clip(clip: CLIP) -> None:
+    inputs = random_inputs(96)
+    torch.testing.assert_close(local_features(clip, inputs), clip.encode_image(inputs.crops), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -258,36 +253,61 @@ def test_scene_data_refuses_a_cut_off_shard(tmp_path: Path) -> None:
         SceneData(tmp_path / "shard-0000", CPU)
 
 
-def test_distractors_are_wrong_masks(shards: Path, generator: torch.Generator) -> None:
+def test_distractors_are_wrong_masks(shards: Path) -> None:
     data = SceneData(shards, CPU)
-    scenes = np.arange(8)
-    rows, owner = data.rows_of(scenes)
-    instances = data.instances(scenes)
-    masks = instances[torch.from_numpy(owner)] == torch.from_numpy(data.objects.label[rows])[:, None, None]
-    made = make_distractors(masks, torch.from_numpy(owner), instances == 0, generator)
-    assert len(made.masks) == 32
-    assert made.usable.float().mean() > 0.6
-    for mask, image in zip(made.masks[made.usable], made.owner[made.usable], strict=True):
-        same = masks[torch.from_numpy(owner) == image]
-        iou = (same & mask).sum((1, 2)) / (same | mask).sum((1, 2))
-        assert iou.max() < MAX_OVERLAP
-    assert not (made.masks[-8:] & (instances != 0)).any(), "bare table must not cover objects"
+    rng = np.random.default_rng(0)
+    made_in_all = 0
+    for scene in range(8):
+        instances = data.instances(np.array([scene]))[0].numpy()
+        masks = [instances == label for label in (1, 2, 3)]
+        made = make_distractors(masks, instances == 0, rng)
+        made_in_all += len(made)
+        for mask in made:
+            assert max((mask & known).sum() / (mask | known).sum() for known in masks) < 1
+            assert min((mask & known).sum() / (mask | known).sum() for known in masks) < MAX_OVERLAP
+    assert made_in_all > 12
 
 
-def test_roughened_masks_stay_near(generator: torch.Generator) -> None:
-    y, x = torch.meshgrid(torch.arange(90), torch.arange(120), indexing="ij")
-    masks = ((y - 45) ** 2 + (x - 60) ** 2 < 25**2)[None].expand(40, -1, -1)
-    rough = roughen_masks(masks, generator)
-    iou = (rough & masks).sum((1, 2)) / (rough | masks).sum((1, 2))
-    assert iou.min() > 0.6
-    assert 0.1 < (iou == 1).float().mean() < 0.6
+def test_roughened_masks_stay_near() -> None:
+    y, x = np.mgrid[:90, :120]
+    mask = (y - 45) ** 2 + (x - 60) ** 2 < 25**2
+    rng = np.random.default_rng(0)
+    iou = [(rough & mask).sum() / (rough | mask).sum() for rough in (roughen(mask, rng) for _ in range(40))]
+    assert min(iou) > 0.6
+    assert max(iou) < 1
+
+
+def test_views_show_every_object_twice_as_the_graph_would(shards: Path) -> None:
+    data = SceneData(shards, CPU)
+    views = make_views(data, seed=0)
+    assert len(views.squashed) == len(data)
+    scene, generator = np.array([3]), torch.Generator()
+    chosen = ViewTensors(views, CPU).choose(scene, None)
+    np.testing.assert_array_equal(chosen.object_rows, data.rows_of(scene)[0])
+    inputs = ViewTensors(views, CPU).inputs(chosen, CROP_PX, generator, 0.0)
+    instances = data.instances(scene)
+    masks = instances == torch.from_numpy(data.objects.label[chosen.object_rows])[:, None, None]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
+    image = data.images(scene).float() / 255
+    filled = torch.where(masks[:, None], (image - mean) / std, torch.zeros(()))
+    crops = cut_boxes(filled, tight_boxes(masks), (CROP_PX, CROP_PX))
+    torch.testing.assert_close(inputs.crops[: len(masks)], crops, atol=0.06, rtol=0)  # 8-bit steps over std
+    cells = CROP_PX // 16
+    exact = F.adaptive_avg_pool2d(masks[:, None].float(), FINE_GRID).reshape(len(masks), FINE_GRID, FINE_GRID)
+    pooled = F.avg_pool2d(exact[:, None], FINE_GRID // cells).flatten(1)
+    assert (
+        inputs.weights[: len(masks)] - pooled
+    ).abs().max() < 0.2  # adaptive cells overlap, those of the views do not
+    again = make_views(data, seed=0)
+    np.testing.assert_array_equal(again.crops, views.crops)
 
 
 def test_clip_loss_depends_on_seed_and_step_alone(shards: Path) -> None:
     data = SceneData(shards, CPU)
     table = TokenTable.of_texts(data.texts)
     torch.manual_seed(0)
-    loss = ClipLoss(build_clip(load_config(), len(table)), data, table, 2)
+    views = ViewTensors(make_views(data, seed=0), CPU)
+    loss = ClipLoss(build_clip(load_config(), len(table)), data, views, table, 2)
     with torch.no_grad():
         first, second, other = (loss(randomness(5, step, CPU))["loss"] for step in (3, 3, 4))
     assert torch.isfinite(first)
@@ -297,8 +317,8 @@ def test_clip_loss_depends_on_seed_and_step_alone(shards: Path) -> None:
 def test_decode_prompts_equals_the_stock_decoder(generator: torch.Generator) -> None:
     torch.manual_seed(0)
     sam = build_tabletop_sam().eval()
-    embeddings = torch.randn(2, 64, 40, 40, generator=generator)
-    points = torch.rand(6, 2, 2, generator=generator) * 320
+    embeddings = torch.randn(2, 64, 32, 32, generator=generator)
+    points = torch.rand(6, 2, 2, generator=generator) * 256
     labels = torch.tensor([[1, 0]] * 6)
     with torch.no_grad():
         sparse, dense = sam.prompt_encoder((points, labels), None, None)
@@ -313,11 +333,11 @@ def test_decode_prompts_equals_the_stock_decoder(generator: torch.Generator) -> 
 
 
 def test_sam_losses_reward_the_right_mask_and_rating() -> None:
-    coarse = torch.zeros(3, 1, 160, 160)
+    coarse = torch.zeros(3, 1, 128, 128)
     coarse[:, :, 20:70, 30:90] = 1
-    truth = F.interpolate(coarse, (320, 320))[:, 0, :240] > 0
+    truth = coarse[:, 0, :96] > 0
     background = torch.tensor([False, False, True])
-    batch = SamBatch(torch.zeros(1, 3, 320, 320), (240, 320), truth, background, torch.ones(3, dtype=torch.bool))
+    batch = SamBatch(torch.zeros(1, 3, 256, 256), truth, background, torch.ones(3, dtype=torch.bool))
     logits = (40 * coarse - 20).expand(-1, 4, -1, -1)
     rating = torch.ones(3, 4)
     rating[2] = 0
@@ -444,7 +464,8 @@ def test_choice_accuracy_counts_right_choices(shards: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(evaluate, "visual_features", colour_of_masks)
     monkeypatch.setattr(evaluate, "text_features", colour_of_texts)
-    found = evaluate.choice_accuracy(build_clip(load_config(), len(table)), table, data)
+    views = ViewTensors(make_views(data, seed=0), CPU)
+    found = evaluate.choice_accuracy(build_clip(load_config(), len(table)), table, data, views)
     # Two objects of a scene may share their colour; then the first of them is chosen and one answer is wrong.
     first, wanted = 0, 0
     for shard in sorted(shards.glob("*/scenes.jsonl")):

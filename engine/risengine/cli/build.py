@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 
 from risengine.cli.common import Subparsers
 from risengine.errors import BackendError
@@ -12,8 +13,7 @@ def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Declares the command; its options are the exporter's own where that is installed."""
     parser = commands.add_parser("build", help='compile checkpoints into a bundle (needs "risengine[export]")')
     try:
-        from risexport import cli as exporter
-
+        exporter = importlib.import_module("risexport.cli")
         exporter.add_arguments(parser)
         parser.set_defaults(run=exporter.run)
     except ImportError:
