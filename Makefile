@@ -1,7 +1,10 @@
 # Both commands set themselves up from a bare clone and Python 3.10 or newer.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	&& command -v $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-slow clean
 
@@ -9,21 +12,22 @@ demo: $(VENV)/.runtime  ## segment the shipped pictures; results in out/demo
 	$(BIN)/risengine demo
 
 test: $(VENV)/.dev  ## style, types and the quick tests
-	$(BIN)/pytest
+	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.dev  ## the long parity suites
-	$(BIN)/pytest -m slow
+	$(BIN)/python -m pytest -m slow
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer with venv is needed: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable .
+	$(PIP) install --editable .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing the test environment (torch included): a few minutes the first time"
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	$(PIP) install --editable '.[dev]'
 	touch $@ $(VENV)/.runtime
 
 clean:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,9 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_point_one_way(package: str) -> None:
     allowed = ALLOWED[package] | {package}
-    for path in (PACKAGES[package] / package).rglob("*.py"):
+    paths = list((PACKAGES[package] / package).rglob("*.py"))
+    assert paths
+    for path in paths:
         names = imported(path) & set(PACKAGES)
         assert names <= allowed, path
 
@@ -53,7 +54,7 @@ def test_the_runtime_imports_only_its_declared_libraries() -> None:
 
 WITHOUT_TORCH = """
 import sys, time
-for name in ("torch", "torchvision", "open_clip", "segment_anything", "onnx", "risexport"):
+for name in ("torch", "torchvision", "open_clip", "segment_anything", "onnx"):
     sys.modules[name] = None
 import risengine
 from risengine.demo import demo_pictures
@@ -68,12 +69,11 @@ def test_the_runtime_segments_with_torch_blocked() -> None:
 
 
 def test_import_is_quick() -> None:
-    def once() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import risengine"], check=True)
-        return time.perf_counter() - start
-
-    assert min(once() for _ in range(5)) < 0.5
+    # Processor time, so that a busy machine does not make it slow.
+    code = "import time; start = time.process_time(); import risengine; print(time.process_time() - start)"
+    command = [sys.executable, "-c", code]
+    seconds = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
+    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize(

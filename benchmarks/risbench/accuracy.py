@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from risengine.types import EncodedImage
 __all__ = ["AccuracyConfig", "AccuracyReport", "BundleFacts", "KindResult", "SplitResult", "measure_accuracy"]
 
 ALL_KINDS = "all"
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -163,16 +166,20 @@ def _measure_split(
     answers: list[Answer] = []
     proposals: list[int] = []
     point_ious: list[float] = []
+    iou_sum = 0.0
     with tqdm(refs.items(), desc=f"{dataset.name} {name}", unit="image") as progress:
         for image_id, refs_of_image in progress:
             truth = read_truth(dataset, image_id, config.polygons)
             if not truth.ann_ids:
-                raise InputError(f"image {image_id} of {dataset.name} has no visible object. Check instances.json.")
+                _LOG.warning("image %d of %s has no visible object; it is left out", image_id, dataset.name)
+                continue
             encoded = _encode(engine, dataset, image_id)
             proposals.append(len(encoded.proposals))
-            answers += answer_image(engine, encoded, truth, refs_of_image)
+            of_image = answer_image(engine, encoded, truth, refs_of_image)
+            answers += of_image
+            iou_sum += sum(answer.overlap.iou for answer in of_image)
             point_ious += _point_ious(engine, encoded, truth, config.seed)
-            progress.set_postfix(mIoU=f"{100 * float(np.mean([answer.overlap.iou for answer in answers])):.1f}")
+            progress.set_postfix(mIoU=f"{100 * iou_sum / max(1, len(answers)):.1f}")
     if not answers:
         raise InputError(f"no object of {dataset.name} {name} has a visible pixel. Check instances.json.")
     kinds = {ALL_KINDS: answers}
@@ -180,7 +187,7 @@ def _measure_split(
         if answer.kind is not None:
             kinds.setdefault(answer.kind, []).append(answer)
     return SplitResult(
-        images=len(refs),
+        images=len(proposals),
         objects=len(point_ious),
         proposals=float(np.mean(proposals)),
         point_iou=float(np.mean(point_ious)),

@@ -12,7 +12,7 @@ from typing import get_args
 import msgspec
 
 from risbench.refer import DATASETS, PolygonRule, tabletop_root
-from risengine.errors import InputError, RisError
+from risengine.errors import BackendError, InputError, RisError
 
 __all__ = ["main"]
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; the process's own when left out.
 
     Returns:
-        Exit status: 0, 1 for a refusal that says why, 130 after an interrupt.
+        Exit status: 0, 2 for a refusal that says why, 130 after an interrupt.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run_accuracy(options)
     except RisError as error:
         print(f"risbench: {error}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("risbench: interrupted, nothing was written", file=sys.stderr)
         return 130
@@ -66,8 +66,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run_accuracy(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from risbench.accuracy import AccuracyConfig, measure_accuracy
-    from risbench.tables import format_accuracy
+    try:
+        from risbench.accuracy import AccuracyConfig, measure_accuracy
+        from risbench.tables import format_accuracy
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f'risbench needs {error.name}, which is not installed. Run: pip install "risengine[bench]"'
+        ) from error
     from risengine import load
     from risengine.output import check_writable, write_atomically
 

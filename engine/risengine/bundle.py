@@ -62,7 +62,10 @@ def open_bundle(bundle: str | os.PathLike[str]) -> Bundle:
         raise BundleError(
             f"no bundle at {path}: {MANIFEST_NAME} not found. Pass a bundle directory or one of: {names}."
         )
-    data = manifest_path.read_bytes()
+    try:
+        data = manifest_path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{manifest_path} cannot be read ({error.strerror}). Check its permissions.") from error
     opened = Bundle(path, Manifest.decode(data), hashlib.sha256(data).hexdigest())
     for file in opened.files:
         _check_file(path, file)
@@ -80,11 +83,14 @@ def file_sha256(path: Path) -> str:
 
 def _check_file(root: Path, spec: FileSpec) -> None:
     path = root / spec.file
-    if not path.resolve().is_relative_to(root.resolve()):
+    if Path(spec.file).is_absolute() or ".." in Path(spec.file).parts:
         raise BundleError(f"{MANIFEST_NAME} names {spec.file!r}, outside the bundle. Do not use this bundle.")
     if not path.is_file():
         raise BundleError(f"bundle {root} lacks {spec.file}. Rebuild or re-copy the bundle.")
-    actual = file_sha256(path)
+    try:
+        actual = file_sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
     if actual != spec.sha256:
         raise BundleError(
             f"{path} was changed: SHA-256 is {actual[:16]}..., manifest says {spec.sha256[:16]}.... "

@@ -28,5 +28,5 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         if self.device != "cpu":
             raise BackendError(f"device {self.device!r} is not available; expected 'cpu'. Use RuntimeConfig('cpu').")
-        if self.threads < 0:
-            raise InputError(f"threads = {self.threads}; expected 0 (automatic) or a positive number.")
+        if not isinstance(self.threads, int) or self.threads < 0:
+            raise InputError(f"threads = {self.threads!r}; expected 0 (automatic) or a positive whole number.")

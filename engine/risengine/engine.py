@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
-from risengine.errors import InputError
+from risengine.errors import BundleError, InputError
 from risengine.images import ImageLike, load_image
 from risengine.manifest import Manifest, Role
+from risengine.phrase import load_language_model
 from risengine.proposals import Progress, generate_proposals, proposals_from_masks
 from risengine.score import similarity
 from risengine.session import OnnxSession, Session
@@ -38,8 +39,8 @@ def load(bundle: str | os.PathLike[str] = "tabletop", config: RuntimeConfig | No
         config: Device and threads; the CPU with automatic threads when left out.
 
     Raises:
-        BundleError: The bundle is missing, damaged, or of another format version.
-        BackendError: ONNX Runtime is missing or cannot load a graph.
+        BundleError: The bundle is missing, damaged, of another format version, or built for another device.
+        BackendError: ONNX Runtime or spaCy's English model is missing, or a graph cannot be loaded.
     """
     return Engine(open_bundle(bundle), config or RuntimeConfig())
 
@@ -49,10 +50,19 @@ class Engine:
 
     ``segment`` answers one expression; ``encode_image`` does what depends on the image alone, so that many expressions
     can be asked of one image.
+
+    Attributes:
+        sessions: The loaded graphs by role, for measurements and tests.
     """
 
     def __init__(self, bundle: Bundle, config: RuntimeConfig) -> None:
         """Loads every graph of an opened bundle; see :func:`load`."""
+        if bundle.manifest.target != config.device:
+            raise BundleError(
+                f"bundle {bundle.path} is built for target {bundle.manifest.target!r}; this engine runs on "
+                f"{config.device!r}. Rebuild it with --target {config.device}."
+            )
+        load_language_model()
         self._bundle = bundle
         self.sessions: dict[Role, Session] = {
             role: OnnxSession(bundle.graph_path(role), bundle.manifest.graphs[role], config) for role in get_args(Role)
@@ -110,6 +120,7 @@ class Engine:
         timings: dict[str, float] = {}
         with _timed(timings, "load_image"):
             pixels = load_image(image)
+            pixels.flags.writeable = False  # answers share it
         with _timed(timings, "proposals"):
             if masks is None:
                 proposals = self._propose(pixels, progress)
@@ -118,6 +129,14 @@ class Engine:
         with _timed(timings, "proposal_features"):
             features = self._describe(pixels, proposals.masks)
         return EncodedImage(pixels, proposals, features, self.bundle_id, timings)
+
+    def check_text(self, text: str) -> None:
+        """Checks that an expression can be asked, without an image.
+
+        Raises:
+            InputError: The text is blank, too long, or holds control characters.
+        """
+        self._text.tokenize(parse_expression(text, self.manifest.method).sentence)
 
     def segment(self, image: Askable, text: str) -> Segmentation:
         """Returns the mask that an expression refers to.
@@ -129,7 +148,6 @@ class Engine:
         Raises:
             InputError: The image or the text cannot be used, the image was encoded by another bundle, or nothing is
                 proposed in it, so that there is no mask to choose (:meth:`rank` returns an empty list instead).
-            BackendError: spaCy's English model is missing.
         """
         best = self.rank(image, text, top_k=1)
         if not best:
@@ -153,7 +171,6 @@ class Engine:
 
         Raises:
             InputError: The image or the text cannot be used, ``top_k`` < 1, or the image was encoded by another bundle.
-            BackendError: spaCy's English model is missing.
         """
         if top_k < 1:
             raise InputError(f"top_k = {top_k}; expected at least 1.")
@@ -180,7 +197,7 @@ class Engine:
                 index=int(i),
                 text=expression.text,
                 phrase=expression.phrase,
-                timings_ms=timings,
+                timings_ms=dict(timings),
                 image=encoded.image,
             )
             for i in order
@@ -206,8 +223,8 @@ class Engine:
     def _describe(self, pixels: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
         session = self.sessions["proposal_encoder"]
         if not len(masks):
-            width = session.outputs[-1].shape[-1]
-            return np.zeros((0, int(width)), np.float32)
+            (features,) = (tensor for tensor in session.outputs if tensor.name == "features")
+            return np.zeros((0, int(features.shape[-1])), np.float32)
         weight = np.array(self.manifest.method.global_weight, np.float32)
         step = max(1, _MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]))
         parts = [

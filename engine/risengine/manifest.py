@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from risengine.errors import BundleError
+from risengine.errors import BundleError, InputError
 
 __all__ = [
     "FORMAT_VERSION",
@@ -115,6 +115,11 @@ class Method:
     similarity: Literal["cosine", "dot"]
     tokenisation: Literal["spaced", "plain"]
 
+    def __post_init__(self) -> None:
+        for name in ("global_weight", "sentence_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} = {getattr(self, name)}; expected a share in [0, 1].")
+
 
 @dataclass(frozen=True)
 class ProposalSettings:
@@ -123,7 +128,7 @@ class ProposalSettings:
     Attributes:
         points_per_side: Points of the prompt grid along each side.
         points_per_batch: Prompts decoded in one call.
-        pred_iou_thresh: Lowest predicted IoU kept, in [0, 1].
+        pred_iou_thresh: Masks of a predicted IoU above this are kept, in [0, 1]; 0 keeps all.
         stability_score_thresh: Lowest stability score kept, in [0, 1].
         stability_score_offset: Shift of the logit cut-off when the stability score is computed.
         box_nms_thresh: Box IoU above which the lower-scored of two masks is dropped.
@@ -135,6 +140,14 @@ class ProposalSettings:
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("points_per_side", "points_per_batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}; expected at least 1.")
+        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} = {getattr(self, name)}; expected a number in [0, 1].")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,8 +69,11 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         counts = rle["counts"]
         if isinstance(counts, bytes):
             counts = counts.decode("ascii")
-        runs = np.asarray(_unpack(counts) if isinstance(counts, str) else counts, np.int64)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        runs = np.asarray(_unpack(counts) if isinstance(counts, str) else [operator.index(run) for run in counts])
+        if min(height, width) < 0:
+            raise ValueError("negative size")
+        runs = runs.astype(np.int64)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(f"not COCO run lengths ({error!r}); expected {{'size': [H, W], 'counts': ...}}.") from error
     if (runs < 0).any() or runs.sum() != height * width:
         raise InputError(f"run lengths cover {int(runs.sum())} pixels; expected {height} x {width}.")

@@ -27,12 +27,13 @@ def draw_segmentation(segmentation: Segmentation) -> Image.Image:
         RGB picture as wide as the image, higher by the caption.
     """
     image, mask = segmentation.image, segmentation.mask
-    pixels = image.astype(np.float32) * np.where(mask, 1.0, _OUTSIDE_SHARE)[..., None]
-    picture = Image.fromarray(_tint(pixels, mask, _TINT))
+    pixels = (image * np.where(mask, 1.0, _OUTSIDE_SHARE)[..., None].astype(np.float32)).astype(np.uint8)
+    _tint(pixels, mask, segmentation.box, _TINT)
+    picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     x0, y0, x1, y1 = (int(value) for value in segmentation.box)
     draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=_line_width(image))
-    return _captioned(picture, segmentation.text, f"{segmentation.score:.3f}")
+    return _captioned(picture, " ".join(segmentation.text.split()), f"{segmentation.score:.3f}")
 
 
 def draw_proposals(image: NDArray[np.uint8], proposals: Proposals) -> Image.Image:
@@ -45,13 +46,13 @@ def draw_proposals(image: NDArray[np.uint8], proposals: Proposals) -> Image.Imag
     Returns:
         RGB picture as wide as the image, higher by the caption.
     """
-    pixels = image.astype(np.float32)
+    pixels = image.copy()
     areas = proposals.masks.sum(axis=(1, 2))
     for rank, i in enumerate(np.argsort(-areas)):
         red, green, blue = colorsys.hsv_to_rgb(rank * 0.618034 % 1, 0.85, 1.0)  # golden-ratio steps keep hues apart
         colour = (int(255 * red), int(255 * green), int(255 * blue))
-        pixels = _tint(pixels, proposals.masks[i], colour).astype(np.float32)
-    return _captioned(Image.fromarray(pixels.astype(np.uint8)), f"{len(proposals)} proposals", "")
+        _tint(pixels, proposals.masks[i], proposals.boxes[i], colour)
+    return _captioned(Image.fromarray(pixels), f"{len(proposals)} proposals", "")
 
 
 def contact_sheet(pictures: list[Image.Image], columns: int, cell_width_px: int) -> Image.Image:
@@ -78,13 +79,15 @@ def contact_sheet(pictures: list[Image.Image], columns: int, cell_width_px: int)
     return sheet
 
 
-def _tint(pixels: NDArray[np.float32], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Blends a colour over the mask and draws its contour; (H, W, 3) in, (H, W, 3) uint8 out."""
-    tinted = pixels.copy()
-    tinted[mask] = (1 - _TINT_SHARE) * tinted[mask] + _TINT_SHARE * np.array(colour, np.float32)
-    thickness = _line_width(pixels)
-    tinted[mask & ~_eroded(mask, thickness)] = colour
-    return tinted.astype(np.uint8)
+def _tint(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_], box: NDArray[np.float32], colour: tuple[int, int, int]
+) -> None:
+    """Blends a colour over the mask and draws its contour, in place on (H, W, 3) uint8 pixels, within its box only."""
+    x0, y0, x1, y1 = (int(value) for value in box)
+    window, inside = pixels[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+    blended = (1 - _TINT_SHARE) * window[inside] + _TINT_SHARE * np.array(colour, np.float32)
+    window[inside] = blended.astype(np.uint8)
+    window[inside & ~_eroded(inside, _line_width(pixels))] = colour
 
 
 def _eroded(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:

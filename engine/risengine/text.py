@@ -123,7 +123,7 @@ class TextEncoder:
         return np.stack([known[text] for text in texts])
 
     def encode_expression(self, expression: Expression, sentence_weight: float) -> NDArray[np.float32]:
-        """Returns t = r e(sentence) + (1 - r) e(phrase), raw features mixed (Yu, Seo, Son 2023).
+        """Returns t = r e(sentence) + (1 - r) e(phrase), the graph's features mixed as they are (Yu, Seo, Son 2023).
 
         Returns:
             (E,) float32.

@@ -1,4 +1,8 @@
-"""Values that the engine takes and returns. All are frozen; arrays are never views of internal buffers."""
+"""Values that the engine takes and returns.
+
+All are frozen; no array is a view of a buffer that a later call writes to. The image is read-only and shared between an
+encoded image and its answers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["EncodedImage", "Proposals", "Segmentation"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proposals:
     """Candidate instance masks of one image, best predicted quality first.
 
@@ -33,12 +37,12 @@ class Proposals:
         return len(self.masks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedImage:
     """Everything the engine computes from the image alone; ask it any number of expressions.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, the picture as the engine saw it.
+        image: (H, W, 3) uint8 RGB, the picture as the engine saw it, read-only.
         proposals: The N candidate masks.
         features: (N, E) float32, unit norm where the bundle compares by cosine.
         bundle_id: Identity of the bundle that made the features.
@@ -57,7 +61,7 @@ class EncodedImage:
         return self.image.shape[0], self.image.shape[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """The mask that an expression refers to.
 
@@ -69,7 +73,7 @@ class Segmentation:
         text: The expression as asked.
         phrase: The target noun phrase that was found in it.
         timings_ms: Milliseconds a stage, those of the image's encoding included.
-        image: (H, W, 3) uint8 RGB that was segmented.
+        image: (H, W, 3) uint8 RGB that was segmented, read-only.
     """
 
     mask: NDArray[np.bool_] = field(repr=False)

@@ -73,7 +73,7 @@ class Block(nn.Module):
     """
 
     def __init__(self, block: ResidualAttentionBlock, last: bool) -> None:
-        """Copies the block's weights.
+        """Lays the block's weights out: matrices are copied; norms, layer scales and activation are the block's own.
 
         Args:
             block: open_clip's block, not changed.

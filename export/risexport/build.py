@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import onnxruntime
 from torch import nn
 
+import risengine
 from risengine.bundle import file_sha256
 from risengine.config import RuntimeConfig
 from risengine.errors import InputError
@@ -34,6 +35,7 @@ from risengine.session import OnnxSession
 from risexport.clip_checkpoints import load_clip
 from risexport.config import BuildConfig
 from risexport.graphs import GraphPlan, clip_graphs, sam_graphs
+from risexport.output_folder import check_out, publish, staging
 from risexport.parity import TOLERANCES, measure_clip, measure_sam
 from risexport.presets import method_for
 from risexport.sam_checkpoints import load_sam
@@ -59,9 +61,8 @@ STAGES = (
 
 Progress = Callable[[str], None]
 
-_PACKAGES = ("risengine", "torch", "open_clip_torch", "segment-anything", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("torch", "open_clip_torch", "segment-anything", "onnx", "onnx-ir", "onnxscript")
 _SPARE_BYTES = 64 << 20
-_DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
     """Builds a bundle.
 
     Everything is written into a hidden directory beside ``config.out`` and renamed when complete; a build that fails or
-    is interrupted removes it. The two models are loaded one after the other, so that only one is in memory.
+    is interrupted removes it. A symbolic link at ``config.out`` stays one: what it points to is written. The two models
+    are loaded one after the other, so that only one is in memory.
 
     Args:
         config: What to build.
@@ -87,20 +89,22 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
         ``config.out``.
 
     Raises:
-        InputError: A model, checkpoint or setting cannot be used, ``out`` exists without ``force`` or is no bundle, it
-            cannot be written, or the disk is too small.
+        InputError: A model, checkpoint or setting cannot be used, ``out`` exists without ``force`` or is no bundle
+            alone, it cannot be written, or the disk is too small.
         BackendError: A graph could not be exported or run.
         ParityError: A graph differs from the PyTorch reference by more than its tolerance.
     """
-    _check_out(config)
-    with _staging(config.out) as folder:
+    out = Path(os.path.realpath(config.out))
+    versions = _versions()
+    check_out(out, config.force)
+    with staging(out) as folder:
         clip, method, text = _build_clip(config, folder, progress)
         gc.collect()
         sam, side_px = _build_sam(config, folder, progress)
         progress("finish")
         manifest = Manifest(
             format_version=FORMAT_VERSION,
-            name=config.name or config.out.resolve().name,
+            name=config.name or out.name,
             license=config.license,
             precision=config.precision,
             target=config.target,
@@ -110,11 +114,11 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
             method=method,
             proposals=config.proposals,
             sam_image_size_px=side_px,
-            compiler=Compiler(versions={package: version(package) for package in _PACKAGES}),
+            compiler=Compiler(versions=versions),
             parity=(*sam.parity, *clip.parity),
         )
         (folder / MANIFEST_NAME).write_bytes(manifest.encode())
-        _publish(folder, config.out)
+        publish(folder, out, config.force)
     return config.out
 
 
@@ -170,48 +174,12 @@ def _sessions(graphs: dict[Role, GraphSpec], folder: Path) -> Iterator[dict[Role
             session.close()
 
 
-def _check_out(config: BuildConfig) -> None:
-    out = config.out
-    if not out.exists():
-        return
-    if not config.force:
-        raise InputError(f"{out} exists; expected a new directory. Choose another OUT, or pass --force to replace it.")
-    if not (out / MANIFEST_NAME).is_file():
-        raise InputError(f"{out} exists and is no bundle (no {MANIFEST_NAME}); it is not replaced. Choose another OUT.")
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """Yields a new directory beside ``out`` and removes what is left of it; failures to write become InputError."""
-    folder = out.resolve().parent / f".{out.resolve().name}.building-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise _not_writable(out, error) from error
-    try:
-        yield folder
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise _not_writable(out, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _not_writable(out: Path, error: OSError) -> InputError:
-    return InputError(f"bundle {out} cannot be written: {error.strerror}. Choose an OUT on a writable disk with space.")
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Renames the finished directory; a replaced bundle is only removed after that."""
-    if not out.exists():
-        folder.rename(out)
-        return
-    replaced = folder.with_name(f"{folder.name}-replaced")
-    out.rename(replaced)
-    try:
-        folder.rename(out)
-    except OSError:
-        replaced.rename(out)
-        raise
-    shutil.rmtree(replaced)
+def _versions() -> dict[str, str]:
+    """Returns what built the bundle. ``onnxruntime`` is the module, which packages of several names provide."""
+    versions = {"risengine": risengine.__version__, "onnxruntime": onnxruntime.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # the module is there, from a checkout or under another package's name
+            versions[package] = "unknown"
+    return versions

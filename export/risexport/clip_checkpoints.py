@@ -24,10 +24,10 @@ from risengine.bundle import file_sha256
 from risengine.errors import InputError
 from risexport.checkpoint_files import load_weights, nearest_names, read_state_dict
 from risexport.presets import ClipFacts, TowerFamily
+from risexport.tokenizer import VOCABULARY_SIZE
 
 __all__ = ["load_clip"]
 
-VOCABULARY_SIZE = 49408
 _HUB = "hf-hub:"
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 

@@ -25,7 +25,10 @@ class ClipTextEncoder(nn.Module):
     """The ``text_encoder`` role for an open_clip model with CLIP's own causal text tower."""
 
     def __init__(self, clip: nn.Module) -> None:
-        """Copies the text tower's weights; the model is not changed.
+        """Lays the text tower's weights out for the exported graph.
+
+        Matrices and embeddings are copied; norms, layer scales and activations are the model's own modules. The model
+        is not changed.
 
         Args:
             clip: open_clip's ``CLIP``, which holds the tower's parts itself, or ``CustomTextCLIP``, which has a tower.

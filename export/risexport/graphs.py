@@ -12,10 +12,10 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec, Method, Role
-from risexport.clip_checkpoints import VOCABULARY_SIZE
 from risexport.clip_text import ClipTextEncoder
 from risexport.onnx_export import ExportRequest, export_graph
 from risexport.sam import ImageEncoder, MaskDecoder, PointDecoder
+from risexport.tokenizer import VOCABULARY_SIZE
 from risexport.vit import VitProposalEncoder
 
 __all__ = ["GraphPlan", "clip_graphs", "sam_graphs"]

@@ -38,6 +38,8 @@ OPSET = 20
 EXTERNAL_DATA_BYTES = 1_800_000_000
 """Weights beyond this leave the graph file: a protobuf message ends at 2 GiB."""
 
+_REMEDY = "Install the versions of torch, onnx and onnxscript that `risengine[export]` asks for, or report this model."
+
 _logger = logging.getLogger(__name__)
 
 
@@ -85,7 +87,7 @@ def export_graph(module: nn.Module, request: ExportRequest) -> GraphSpec:
     try:
         onnx.checker.check_model(str(request.path))
     except onnx.checker.ValidationError as error:
-        raise BackendError(f"{request.path.name} is not valid ONNX: {error}. Report it.") from error
+        raise BackendError(f"{request.path.name} is not valid ONNX: {error}. {_REMEDY}") from error
 
     inputs = tuple(_tensor_spec(value) for value in model.graph.inputs)
     _require_dynamic(inputs, request)
@@ -119,12 +121,16 @@ def _export(module: nn.Module, args: tuple[Tensor, ...], request: ExportRequest)
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise BackendError(f"torch {torch.__version__} cannot export {request.path.stem}: {error}") from error
+        raise BackendError(
+            f"torch {torch.__version__} cannot export {request.path.stem}: {error}. {_REMEDY}"
+        ) from error
     if program is None:
-        raise BackendError(f"torch {torch.__version__} returned no ONNX program for {request.path.stem}")
+        raise BackendError(f"torch {torch.__version__} returned no ONNX program for {request.path.stem}. {_REMEDY}")
     model: onnx_ir.Model = program.model
     if (opset := model.opset_imports.get("")) != OPSET:
-        raise BackendError(f"{request.path.stem}: expected opset {OPSET}, torch {torch.__version__} wrote {opset}")
+        raise BackendError(
+            f"{request.path.stem}: expected opset {OPSET}, torch {torch.__version__} wrote {opset}. {_REMEDY}"
+        )
     return model
 
 
@@ -152,7 +158,9 @@ def _weight_bytes(value: onnx_ir.Value) -> int:
 
 def _tensor_spec(value: onnx_ir.Value) -> TensorSpec:
     if value.name is None or value.dtype is None or value.shape is None:
-        raise BackendError(f"torch {torch.__version__} exported a tensor without name, type or shape: {value}")
+        raise BackendError(
+            f"torch {torch.__version__} exported a tensor without name, type or shape: {value}. {_REMEDY}"
+        )
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
     return TensorSpec(value.name, np.dtype(value.dtype.numpy()).name, shape)
 
@@ -163,7 +171,8 @@ def _require_dynamic(inputs: tuple[TensorSpec, ...], request: ExportRequest) -> 
             if spec.shape[axis] != symbol:
                 raise BackendError(
                     f"{request.path.name}: dimension {axis} of {spec.name} should be dynamic {symbol!r}, "
-                    f"the exported graph has {spec.shape[axis]!r}. The module fixes this size somewhere."
+                    f"the exported graph has {spec.shape[axis]!r}. The module fixes this size somewhere: "
+                    "compute it from the input's shape instead."
                 )
 
 

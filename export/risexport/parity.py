@@ -7,6 +7,7 @@ in :mod:`risexport.plain`; never the module that was exported. A graph past its 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,15 +23,17 @@ from torch import Tensor
 from risengine.errors import RisError
 from risengine.manifest import Method, Parity, Role
 from risengine.session import Session
-from risexport.clip_checkpoints import VOCABULARY_SIZE
 from risexport.plain import plain_features
+from risexport.tokenizer import VOCABULARY_SIZE
 
 __all__ = ["TOLERANCES", "ParityError", "Tolerances", "measure_clip", "measure_sam"]
 
-IMAGE_SIZE = (480, 640)
+IMAGE_SIZE = (375, 530)
+"""Not the size of the exporter's examples, so that a size which became part of a graph is seen."""
+
 PROMPTS = 6
 MASKS = 24
-TEXTS = 16
+TEXTS = 128
 
 _logger = logging.getLogger(__name__)
 
@@ -163,7 +166,7 @@ def measure_clip(sessions: Mapping[Role, Session], clip: CLIP, method: Method, t
     for name, value in expected.items():
         rows += _judge_features("proposal_encoder", name, described[name], value, tolerances)
 
-    tokens = _random_tokens(rng, clip.context_length)
+    tokens = _random_tokens(rng, clip)
     with torch.inference_mode():
         expected_texts = clip.encode_text(torch.from_numpy(tokens)).numpy()
     texts = sessions["text_encoder"].run({"tokens": tokens})["features"]
@@ -234,8 +237,9 @@ def _random_prompts(rng: np.random.Generator, boxes: bool) -> tuple[Array, Array
 
 def _random_image(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Makes patches of colour with noise, so that no two regions look alike and no resize is trivial."""
-    coarse = rng.integers(0, 256, (IMAGE_SIZE[0] // 40, IMAGE_SIZE[1] // 40, 3))
-    fine = coarse.repeat(40, 0).repeat(40, 1) + rng.integers(-30, 31, (*IMAGE_SIZE, 3))
+    height, width = IMAGE_SIZE
+    coarse = rng.integers(0, 256, (-(-height // 40), -(-width // 40), 3))
+    fine = coarse.repeat(40, 0).repeat(40, 1)[:height, :width] + rng.integers(-30, 31, (height, width, 3))
     return fine.clip(0, 255).astype(np.uint8)
 
 
@@ -254,9 +258,22 @@ def _random_masks(rng: np.random.Generator) -> NDArray[np.bool_]:
     return masks
 
 
-def _random_tokens(rng: np.random.Generator, context_length: int) -> NDArray[np.int64]:
-    """Makes texts of 1 token to the context's end: start of text, words, end of text (the highest id), zeros."""
-    tokens = np.zeros((TEXTS, context_length), np.int64)
-    for row, length in zip(tokens, np.linspace(1, context_length - 2, TEXTS).astype(int), strict=True):
-        row[: length + 2] = [VOCABULARY_SIZE - 2, *rng.integers(1, VOCABULARY_SIZE - 2, length), VOCABULARY_SIZE - 1]
+def _random_tokens(rng: np.random.Generator, clip: CLIP) -> NDArray[np.int64]:
+    """Makes texts of 1 token to the context's end: start of text, words, end of text (the highest id), zeros.
+
+    Half of the words are drawn from those that no other word's embedding equals. A model trained on few words leaves
+    the others alike, and a graph that mixed up the trained ones would hardly show among them.
+    """
+    start, end = VOCABULARY_SIZE - 2, VOCABULARY_SIZE - 1
+    table = getattr(clip, "text", clip).token_embedding.weight.detach().numpy()
+    rows = [row.tobytes() for row in table[:start]]
+    count = Counter(rows)
+    words = np.arange(1, start)
+    single = np.array([word for word in words if count[rows[word]] == 1])
+    tokens = np.zeros((TEXTS, clip.context_length), np.int64)
+    for row, length in zip(tokens, np.linspace(1, clip.context_length - 2, TEXTS).astype(int), strict=True):
+        drawn = rng.choice(words, length)
+        if len(single):
+            drawn = np.where(rng.random(length) < 0.5, rng.choice(single, length), drawn)
+        row[: length + 2] = [start, *drawn, end]
     return tokens

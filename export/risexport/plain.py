@@ -1,7 +1,8 @@
 """The features of masks computed the long way, on open_clip's own modules: what the fused graph is measured against.
 
 Every mask runs through all masked blocks in full attention, every crop is cut and resized on its own, nothing is shared
-with the export modules.
+with the export modules. ``risbench.reference`` computes the same in batches and with times, as the whole pipeline;
+risexport cannot use it, because risbench imports risexport and a build must not need the benchmarks.
 """
 
 from __future__ import annotations
@@ -23,24 +24,27 @@ def plain_features(visual: VisionTransformer, method: Method, image: Tensor, mas
     """Computes global and local features of masks (Yu, Seo, Son, CVPR 2023).
 
     Args:
-        visual: open_clip's image tower, with a class token.
+        visual: open_clip's image tower, with a class token, in float32 or float64.
         method: Values of the method.
         image: (H, W, 3) uint8, RGB.
-        masks: (N, H, W) bool, none empty.
+        masks: (N, H, W) bool; an empty mask's crop is one pixel of fill.
 
     Returns:
-        Global and local features, both (N, E) float32 and not normalised.
+        Global and local features, both (N, E) in the tower's precision and not normalised.
     """
-    mean, std, fill = (torch.tensor(value)[:, None, None] for value in (method.mean, method.std, method.fill))
-    pixels = (image.permute(2, 0, 1).float() / 255 - mean) / std
+    dtype = visual.proj.dtype
+    mean, std, fill = (
+        torch.tensor(value, dtype=dtype)[:, None, None] for value in (method.mean, method.std, method.fill)
+    )
+    pixels = (image.permute(2, 0, 1).to(dtype) / 255 - mean) / std
     tokens = visual._embeds(_square(pixels, method))
     blocks = list(visual.transformer.resblocks)
     split = len(blocks) - method.masked_blocks
     for block in blocks[:split]:
         tokens = block(tokens)
     global_features = []
-    for weights in _token_weights(masks, visual.grid_size, method):
-        weighted = torch.cat([torch.ones(1), weights.flatten()])[:, None]
+    for weights in _token_weights(masks.to(dtype), visual.grid_size, method):
+        weighted = torch.cat([torch.ones(1, dtype=dtype), weights.flatten()])[:, None]
         state = tokens
         for block in blocks[split:]:
             state = block(state * weighted)
@@ -61,8 +65,8 @@ def _square(pixels: Tensor, method: Method) -> Tensor:
 
 
 def _token_weights(masks: Tensor, grid: tuple[int, int], method: Method) -> Tensor:
-    """Pools (N, H, W) masks to (N, rows, columns) float32."""
-    soft = masks[:, None].float()
+    """Pools masks (N, H, W), 0 or 1 in floating point, to (N, rows, columns)."""
+    soft = masks[:, None]
     if method.mask_pooling == "point":
         return F.interpolate(soft, grid, mode="bilinear", align_corners=False)[:, 0]
     # Repeating every pixel makes the cells' borders fall between pixels, where the average needs no fractions.
@@ -73,6 +77,8 @@ def _token_weights(masks: Tensor, grid: tuple[int, int], method: Method) -> Tens
 def _span(occupied: Tensor, method: Method) -> tuple[int, int]:
     """Returns first and one past the last pixel of a mask's box along an axis, of at least one pixel."""
     indices = occupied.nonzero().flatten()
+    if not len(indices):
+        return 0, 1
     if method.box_rule == "tight":
         return int(indices[0]), int(indices[-1]) + 1
     centre, half = indices.double().mean().item(), len(indices) / 2

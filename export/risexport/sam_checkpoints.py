@@ -25,6 +25,8 @@ SAM_MODELS: dict[str, Callable[[], Sam]] = {
 }
 """Architectures by the names segment-anything gives them; each call makes a model with fresh weights."""
 
+_MULTIMASK_OUTPUTS = 3
+
 _logger = logging.getLogger(__name__)
 
 
@@ -58,14 +60,10 @@ def load_sam(model: str, checkpoint: Path | None = None) -> tuple[Sam, SamFacts]
         The model in evaluation mode, and its facts.
 
     Raises:
-        InputError: The model is unknown or no ``Sam``, or the checkpoint cannot be read, is unsafe, or does not fit.
+        InputError: The model is unknown, cannot be built, is no ``Sam`` or none of three masks a prompt, or the
+            checkpoint cannot be read, is unsafe, or does not fit.
     """
-    build = _factory(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        sam = build()
-    if not isinstance(sam, Sam):
-        raise InputError(f"{model} returned a {type(sam).__name__}; expected segment_anything.modeling.Sam.")
+    sam = _build(model)
     if checkpoint is None:
         _logger.warning("%s has random weights: no checkpoint was given, its masks mean nothing", model)
         name, sha256 = "random", ""
@@ -76,6 +74,31 @@ def load_sam(model: str, checkpoint: Path | None = None) -> tuple[Sam, SamFacts]
     return sam, SamFacts(model, name, sha256, sam.image_encoder.img_size)
 
 
+def _build(model: str) -> Sam:
+    build = _factory(model)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            sam = build()
+    except Exception as error:  # whatever the caller's own code raises
+        raise InputError(
+            f"SAM model {model} cannot be built: {type(error).__name__}: {error}. Expected a function that takes no "
+            "arguments and returns a segment_anything.modeling.Sam; call it on its own to correct it."
+        ) from error
+    if not isinstance(sam, Sam):
+        raise InputError(
+            f"SAM model {model} is a {type(sam).__name__}; expected a segment_anything.modeling.Sam. Return one from "
+            f"the function, or use one of {', '.join(SAM_MODELS)}."
+        )
+    masks = getattr(sam.mask_decoder, "num_multimask_outputs", None)
+    if masks != _MULTIMASK_OUTPUTS:
+        raise InputError(
+            f"SAM model {model} decodes {masks} masks a prompt; expected {_MULTIMASK_OUTPUTS}. Build its MaskDecoder "
+            f"with num_multimask_outputs={_MULTIMASK_OUTPUTS}, or use one of {', '.join(SAM_MODELS)}."
+        )
+    return sam
+
+
 def _factory(model: str) -> Callable[[], Sam]:
     if model in SAM_MODELS:
         return SAM_MODELS[model]
@@ -84,9 +107,9 @@ def _factory(model: str) -> Callable[[], Sam]:
         raise InputError(f"SAM model {model!r} is unknown; {nearest_names(model, SAM_MODELS)} Or give module:function.")
     try:
         found: Callable[[], Sam] = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # an import runs the module's code, which may raise anything
         raise InputError(
-            f"SAM model {model!r}: expected module:function of an importable function ({error}). "
-            "Check the spelling and PYTHONPATH."
+            f"SAM model {model!r}: expected module:function of an importable function ({type(error).__name__}: "
+            f"{error}). Check the spelling and PYTHONPATH, and that the module imports on its own."
         ) from error
     return found

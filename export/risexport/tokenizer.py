@@ -21,9 +21,11 @@ from torch import nn
 
 from risengine.errors import InputError
 
-__all__ = ["clip_tokenizer_json", "write_tokenizer"]
+__all__ = ["VOCABULARY_SIZE", "clip_tokenizer_json", "write_tokenizer"]
 
 VOCABULARY_SIZE = 49408
+"""Tokens of CLIP; the last two start and end a text."""
+
 _START, _END = "<start_of_text>", "<end_of_text>"
 _WORD_END = "</w>"
 

@@ -11,6 +11,7 @@ Two savings, both exact up to rounding (derivation in models/README.md):
 from __future__ import annotations
 
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -26,7 +27,10 @@ class VitProposalEncoder(nn.Module):
     """The ``proposal_encoder`` role for an open_clip ``VisionTransformer`` with a class token."""
 
     def __init__(self, visual: nn.Module, method: Method) -> None:
-        """Copies the tower's weights into the layout of the exported graph; the tower is not changed.
+        """Lays the tower's weights out for the exported graph.
+
+        Matrices and embeddings are copied; the patches' convolution, norms, layer scales and activations are the
+        tower's own modules. The tower is not changed.
 
         Raises:
             InputError: The tower has no class token to read, or parts that this encoder does not compute; or the
@@ -121,6 +125,8 @@ def _pack(weights: Tensor) -> Packing:
 
 def _check_tower(visual: nn.Module, method: Method) -> VisionTransformer:
     remedy = "Use a plain CLIP ViT such as ViT-B-32, ViT-B-16 or ViT-L-14."
+    if isinstance(visual, ModifiedResNet):
+        raise InputError(f"image tower is a ResNet; expected a ViT: support of ResNet towers is not built yet. {remedy}")
     if not isinstance(visual, VisionTransformer):
         raise InputError(f"image tower is a {type(visual).__name__}; expected open_clip's VisionTransformer. {remedy}")
     if visual.attn_pool is not None:

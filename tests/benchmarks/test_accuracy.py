@@ -265,12 +265,12 @@ def test_refusals(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(risengine, "load", lambda bundle: FakeEngine())
-    assert cli.main(["accuracy", "fake", *arguments]) == 1
+    assert cli.main(["accuracy", "fake", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_unknown_bundle_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["accuracy", str(root / "none"), "--refer", str(root)]) == 1
+    assert cli.main(["accuracy", str(root / "none"), "--refer", str(root)]) == 2
     assert "no bundle at" in capsys.readouterr().err
 
 

@@ -69,6 +69,8 @@ def test_other_format_versions(bundle_copy: Path, version: int, remedy: str) -> 
         (lambda m: m["method"].update(global_weight="much"), "global_weight"),
         (lambda m: m["graphs"].pop("mask_decoder"), "no graph for mask_decoder"),
         (lambda m: m["graphs"].update(captioner=m["graphs"]["text_encoder"]), "captioner|Invalid"),
+        (lambda m: m["method"].update(global_weight=1.5), "expected a share in"),
+        (lambda m: m["proposals"].update(points_per_batch=0), "points_per_batch = 0; expected at least 1"),
         (lambda m: m["text"]["tokenizer"].update(file="../../etc/passwd"), "outside the bundle"),
     ],
 )

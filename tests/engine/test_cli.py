@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,16 +61,43 @@ def test_inspect_shows_every_role_and_the_raw_manifest(capsys: Captured) -> None
     assert json.loads(capsys.readouterr().out)["name"] == "tabletop"
 
 
-@pytest.mark.parametrize("option", ["-o", "--overlay"])
-def test_unwritable_outputs_are_refused_before_the_work(
-    tmp_path: Path, option: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and an engine that must not be loaded."""
+
     def work(options: object) -> None:
         raise AssertionError("the work began")
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("risengine.cli.segment.load_engine", work)
-    assert main(["segment", "a.png", "the mug", option, str(tmp_path / "none" / "x.png")]) == 2
-    assert "does not exist. Create it first" in capsys.readouterr().err
+    monkeypatch.setattr("risengine.cli.proposals.load_engine", work)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["segment", "IMAGE", "the mug", "-o", "none/x.png"], "does not exist. Create it first"),
+        (["segment", "IMAGE", "the mug", "--overlay", "none/x.png"], "does not exist. Create it first"),
+        (["segment", "IMAGE", "the mug", "-o", "mask.jpg"], "expected .png"),
+        (["segment", "IMAGE", "the mug", "-o", "a.png", "--overlay", "b.xyz"], "unknown suffix '.xyz'"),
+        (["segment", "IMAGE", "the mug", "-o", "a.png", "--overlay", "a.png"], "both be written"),
+        (["proposals", "IMAGE", "-o", "none/x.json"], "does not exist. Create it first"),
+        (["proposals", "IMAGE", "--overlay", "x"], "unknown suffix ''"),
+        (["rank", "IMAGE", "the mug", "--top-k", "0"], "--top-k 0; expected at least 1"),
+    ],
+)
+def test_bad_options_are_refused_before_the_work(
+    picture: DemoPicture, no_work: Path, words: list[str], message: str, capsys: Captured
+) -> None:
+    assert main([str(picture.path) if word == "IMAGE" else word for word in words]) == 2
+    assert message in capsys.readouterr().err
+    assert not any(no_work.iterdir())
+
+
+def test_a_bad_text_is_refused_before_the_image_is_read(capsys: Captured) -> None:
+    assert main(["rank", "no-such-image.png", " "]) == 2
+    assert "text is blank" in capsys.readouterr().err
 
 
 def test_refusals_are_one_line_and_status_2(tmp_path: Path, capsys: Captured) -> None:
@@ -78,7 +106,29 @@ def test_refusals_are_one_line_and_status_2(tmp_path: Path, capsys: Captured) ->
     assert main(["segment", "x.png", "the mug", "--bundle", str(tmp_path)]) == 2
 
 
-def test_build_without_the_exporter_says_what_to_install(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "risexport.cli", None)
-    assert main(["build", "out", "--clip", "ViT-B-32"]) == 2
-    assert 'pip install "risengine[export]"' in capsys.readouterr().err
+BUILD_WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchvision", "open_clip", "segment_anything", "onnx", "onnxscript"):
+    sys.modules[name] = None
+from risengine.cli import main
+sys.exit(main(["build", "out", "--clip", "ViT-B-32", "--sam", "vit_b"]))
+"""
+
+
+def test_build_without_the_extra_says_what_to_install(tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", BUILD_WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert 'is not installed. Run: pip install "risengine[export]"' in result.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_demo_is_right_at_least_nine_times_out_of_ten(tmp_path: Path, capsys: Captured) -> None:
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    assert capsys.readouterr().out.count("right  IoU") >= 9
+    assert (tmp_path / "demo" / "contact_sheet.png").is_file()
+    assert len(list((tmp_path / "demo").glob("*.png"))) == 11
+
+
+def test_an_unwritable_demo_folder(capsys: Captured) -> None:
+    assert main(["demo", "-o", "/proc/none/demo"]) == 2
+    assert "Choose another with -o" in capsys.readouterr().err

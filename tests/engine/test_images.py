@@ -80,6 +80,35 @@ def test_animations_are_refused(tmp_path: Path, suffix: str) -> None:
         load_image(tmp_path / f"a.{suffix}")
 
 
+def test_a_phones_mpo_is_its_photograph(tmp_path: Path) -> None:
+    frames = [Image.fromarray(gradient() // (i + 1)) for i in range(2)]
+    frames[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "a.jpg") as stored:
+        assert stored.n_frames == 2
+        np.testing.assert_array_equal(load_image(tmp_path / "a.jpg"), np.asarray(stored.convert("RGB")))
+
+
+def test_unreadable_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="cannot be opened"):
+        load_image("x" * 5000)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    Image.fromarray(gradient()).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
+        load_image(tmp_path / "a.png")
+
+
+def test_a_truncated_picture_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Image.open(path) as lazy, pytest.raises(InputError, match="cannot be decoded"):
+        load_image(lazy)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load_image(tmp_path / "none.png")

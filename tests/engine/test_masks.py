@@ -44,6 +44,10 @@ def test_plain_counts_and_bytes_are_read() -> None:
         {"size": [2], "counts": [4]},
         {"size": [2, 2], "counts": [3]},
         {"size": [2, 2], "counts": "zzz"},
+        {"size": [-2, -2], "counts": [4]},
+        {"size": [2, 2], "counts": [[2, 2]]},
+        {"size": [2, 2], "counts": [1.5, 2.5]},
+        {"size": [2, 2], "counts": "o" * 40 + "0"},
     ],
 )
 def test_broken_run_lengths_are_refused(rle: dict[str, object]) -> None:

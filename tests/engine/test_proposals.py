@@ -70,5 +70,7 @@ def test_masks_of_the_caller_are_checked() -> None:
         proposals_from_masks(masks, (4, 5))
     with pytest.raises(InputError, match=r"expected bool \(N, 5, 4\)"):
         proposals_from_masks(masks, (5, 4))
+    with pytest.raises(InputError, match="masks are a list"):
+        proposals_from_masks([masks[0]], (4, 5))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="uint8"):
         proposals_from_masks(masks.astype(np.uint8), (4, 5))  # type: ignore[arg-type]

@@ -18,8 +18,8 @@ from risbench.reference.visual import encode_masks
 from risengine.errors import InputError
 from risengine.images import ImageLike, load_image
 from risengine.manifest import Method, ProposalSettings
-from risengine.masks import mask_boxes
-from risengine.types import EncodedImage, Proposals, Segmentation
+from risengine.proposals import proposals_from_masks
+from risengine.types import EncodedImage, Segmentation
 
 __all__ = ["ReferencePipeline"]
 
@@ -63,7 +63,7 @@ class ReferencePipeline:
         if masks is None:
             proposals = generate_proposals(self.sam, pixels, self.proposals)
         else:
-            proposals = Proposals(masks.copy(), mask_boxes(masks), np.ones(len(masks), np.float32))
+            proposals = proposals_from_masks(masks, (pixels.shape[0], pixels.shape[1]))
         watch.lap("proposals")
         features = encode_masks(self.clip.visual, pixels, proposals.masks, self.method).features
         if self.method.similarity == "cosine":

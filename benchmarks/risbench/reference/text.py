@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from risengine.errors import BackendError, InputError
+from risengine.errors import InputError
 from risengine.manifest import Method
-from risengine.phrase import LANGUAGE_MODELS
+from risengine.phrase import load_language_model
 
 __all__ = ["ParsedText", "Tokenizer", "encode_expression", "encode_texts", "parse_text"]
 
@@ -49,8 +47,8 @@ def parse_text(text: str, method: Method) -> ParsedText:
         InputError: The text is blank.
         BackendError: spaCy's English model is not installed.
     """
-    language = _language()
-    sentence = text.lower()
+    language = load_language_model()
+    sentence = " ".join(text.lower().split())
     if method.tokenisation == "spaced":
         sentence = " ".join(token.text for token in language(sentence) if token.text != " ")
     if not sentence.strip():
@@ -97,15 +95,3 @@ def encode_expression(clip: CLIP, tokenizer: Tokenizer, parsed: ParsedText, meth
         features = F.normalize(features, dim=-1)
     share = method.sentence_weight
     return share * features[0] + (1 - share) * features[1]
-
-
-@functools.lru_cache(maxsize=1)
-def _language() -> Any:
-    for name in LANGUAGE_MODELS:
-        try:
-            return importlib.import_module(name).load(exclude=["ner", "lemmatizer"])  # neither is read here
-        except ImportError:
-            continue
-    raise BackendError(
-        f"no English model for spaCy; expected one of {LANGUAGE_MODELS}. Run: pip install {LANGUAGE_MODELS[1]}"
-    )

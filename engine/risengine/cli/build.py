@@ -1,4 +1,4 @@
-"""``risengine build``: hands over to the exporter, which is an extra because it needs torch."""
+"""``risengine build``: hands over to the exporter, whose libraries are an extra because they include torch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from risengine.errors import BackendError
 
 
 def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    """Declares the command; its options are the exporter's own where that is installed."""
+    """Declares the command; its options are the exporter's own."""
     parser = commands.add_parser("build", help='compile checkpoints into a bundle (needs "risengine[export]")')
-    try:
-        exporter = importlib.import_module("risexport.cli")
-        exporter.add_arguments(parser)
-        parser.set_defaults(run=exporter.run)
-    except ImportError:
-        parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-        parser.set_defaults(run=_explain)
+    exporter = importlib.import_module("risexport.cli")  # light: it imports torch only when it runs
+    exporter.add_arguments(parser)
 
+    def run(options: argparse.Namespace) -> int:
+        try:
+            return int(exporter.run(options))
+        except ModuleNotFoundError as error:
+            raise BackendError(
+                f'the exporter needs {error.name}, which is not installed. Run: pip install "risengine[export]"'
+            ) from error
 
-def _explain(options: argparse.Namespace) -> int:
-    raise BackendError('the exporter is not installed. Run: pip install "risengine[export]"')
+    parser.set_defaults(run=run)

@@ -29,9 +29,9 @@ def load_engine(options: argparse.Namespace) -> Engine:
 
 
 @contextmanager
-def prompt_progress(enabled: bool = True) -> Iterator[Progress]:
+def prompt_progress() -> Iterator[Progress]:
     """Yields a progress callback that shows a bar on standard error once the work has taken half a second."""
-    with tqdm(desc="proposals", unit="prompt", delay=0.5, leave=False, disable=None if enabled else True) as bar:
+    with tqdm(desc="proposals", unit="prompt", delay=0.5, leave=False, disable=None) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

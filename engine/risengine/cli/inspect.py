@@ -21,7 +21,7 @@ def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle)
-    print(bundle.manifest.encode().decode() if options.json else _describe(bundle))
+    print(bundle.manifest.encode().decode().rstrip() if options.json else _describe(bundle))
     return 0
 
 

@@ -8,7 +8,7 @@ import json
 from risengine.cli.common import Subparsers, add_engine_options, load_engine, prompt_progress
 from risengine.images import load_image
 from risengine.masks import encode_rle
-from risengine.output import check_writable, save_image, write_atomically
+from risengine.output import check_image_path, check_writable, save_image, write_atomically
 from risengine.overlay import draw_proposals
 
 
@@ -23,9 +23,10 @@ def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    for path in (options.output, options.overlay):
-        if path:
-            check_writable(path)
+    if options.output:
+        check_writable(options.output)
+    if options.overlay:
+        check_image_path(options.overlay)
     image = load_image(options.image)
     with load_engine(options) as engine, prompt_progress() as progress:
         proposals = engine.proposals(image, progress)

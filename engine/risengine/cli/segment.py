@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image
 
 from risengine.cli.common import Subparsers, add_engine_options, describe_timings, load_engine, prompt_progress
-from risengine.output import check_writable, save_image
-from risengine.types import Segmentation
+from risengine.engine import Engine
+from risengine.errors import InputError
+from risengine.output import check_image_path, save_image
+from risengine.types import EncodedImage, Segmentation
 
 
 def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -33,17 +35,21 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     add_engine_options(parser)
 
 
-def _ask(options: argparse.Namespace, top_k: int) -> list[Segmentation]:
-    with load_engine(options) as engine, prompt_progress() as progress:
-        encoded = engine.encode_image(options.image, progress=progress)
-        return [engine.segment(encoded, options.text)] if top_k == 1 else engine.rank(encoded, options.text, top_k)
+def _encode(engine: Engine, options: argparse.Namespace) -> EncodedImage:
+    engine.check_text(options.text)  # before the work on the image
+    with prompt_progress() as progress:
+        return engine.encode_image(options.image, progress=progress)
 
 
 def _run_segment(options: argparse.Namespace) -> int:
-    for path in (options.output, options.overlay):
-        if path:
-            check_writable(path)
-    (answer,) = _ask(options, top_k=1)
+    if options.output:
+        mask_path = check_image_path(options.output, (".png",))
+        if options.overlay and check_image_path(options.overlay) == mask_path:
+            raise InputError(f"mask and overlay would both be written to {mask_path}. Give them different names.")
+    elif options.overlay:
+        check_image_path(options.overlay)
+    with load_engine(options) as engine:
+        answer = engine.segment(_encode(engine, options), options.text)
     if options.output:
         save_image(Image.fromarray(answer.mask.astype(np.uint8) * 255), options.output)
     if options.overlay:
@@ -57,7 +63,10 @@ def _run_segment(options: argparse.Namespace) -> int:
 
 
 def _run_rank(options: argparse.Namespace) -> int:
-    answers = _ask(options, options.top_k)
+    if options.top_k < 1:
+        raise InputError(f"--top-k {options.top_k}; expected at least 1.")
+    with load_engine(options) as engine:
+        answers = engine.rank(_encode(engine, options), options.text, options.top_k)
     if options.json:
         print(json.dumps([answer.to_dict() for answer in answers]))
     else:
