@@ -98,7 +98,8 @@ def clip_graphs(clip: CLIP, method: Method) -> list[GraphPlan]:
     masks = torch.zeros(_MASKS, *_IMAGE_SIZE, dtype=torch.bool)
     masks[:, 100:200, 100:300] = True
     tokens = torch.zeros(_TEXTS, clip.context_length, dtype=torch.int64)
-    tokens[:, : _WORDS + 2] = torch.tensor([VOCABULARY_SIZE - 2, *range(1, _WORDS + 1), VOCABULARY_SIZE - 1])
+    words = min(_WORDS, clip.context_length - 2)
+    tokens[:, : words + 2] = torch.tensor([VOCABULARY_SIZE - 2, *range(1, words + 1), VOCABULARY_SIZE - 1])
     return [
         GraphPlan(
             role="proposal_encoder",

@@ -126,7 +126,7 @@ def _pack(weights: Tensor) -> Packing:
 def _check_tower(visual: nn.Module, method: Method) -> VisionTransformer:
     remedy = "Use a plain CLIP ViT such as ViT-B-32, ViT-B-16 or ViT-L-14."
     if isinstance(visual, ModifiedResNet):
-        raise InputError(f"image tower is a ResNet; expected a ViT: support of ResNet towers is not built yet. {remedy}")
+        raise InputError(f"image tower is a ResNet; expected a ViT, for ResNet support is not built yet. {remedy}")
     if not isinstance(visual, VisionTransformer):
         raise InputError(f"image tower is a {type(visual).__name__}; expected open_clip's VisionTransformer. {remedy}")
     if visual.attn_pool is not None:

@@ -13,7 +13,8 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tabletop.clip_model import NEVER, TokenTable, text_features, visual_features
+from risexport.blocks import NEVER
+from tabletop.clip_model import TokenTable, text_features, visual_features
 from tabletop.clip_views import ViewTensors
 from tabletop.dataset import KINDS, Ints, SceneData
 from tabletop.training import Randomness, autocast
@@ -78,19 +79,20 @@ class Facts:
         return admitted & ((size < 0) | (size == self.sizes[objects]))
 
 
-def device_facts(data: SceneData, table: TokenTable) -> Facts:
-    """Moves the tables to the data's device.
+def device_facts(data: SceneData, table: TokenTable, device: torch.device) -> Facts:
+    """Moves the tables to the training device.
 
     Args:
         data: The scenes.
         table: Encodes their texts.
+        device: Where the model and the views are.
 
     Returns:
         The facts.
     """
 
     def put(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(data.device)
+        return torch.from_numpy(array).to(device)
 
     objects, expressions = data.objects, data.expressions
     return Facts(
@@ -102,7 +104,7 @@ def device_facts(data: SceneData, table: TokenTable) -> Facts:
         spec_colour=put(expressions.spec_colour),
         spec_size=put(expressions.spec_size),
         kind=put(expressions.kind),
-        tokens=table.encode(data.texts).to(data.device),
+        tokens=table.encode(data.texts).to(device),
         text=put(expressions.text),
         phrase=put(expressions.phrase),
     )
@@ -162,13 +164,13 @@ class ClipLoss:
         Args:
             model: The model under training, its token table compact.
             data: Training scenes.
-            views: Their views.
+            views: Their views, on the model's device.
             table: The token table's rows.
             scenes_per_step: Scenes a step.
         """
         self._model, self._data, self._views = model, data, views
         self._vocabulary = len(table)
-        self._facts = device_facts(data, table)
+        self._facts = device_facts(data, table, views.device)
         self._eligible = np.flatnonzero(np.diff(data.objects.start) > 0)
         self._scenes = min(scenes_per_step, len(self._eligible))
 
@@ -181,7 +183,7 @@ class ClipLoss:
         Returns:
             Scalars: loss, its parts (choice, batch, reverse) and the logit scale.
         """
-        device = self._data.device
+        device = self._views.device
         scenes = random.host.choice(self._eligible, self._scenes, replace=False)
         chosen = self._views.choose(scenes, random.host)
         object_rows = chosen.object_rows
@@ -193,7 +195,7 @@ class ClipLoss:
         target = torch.from_numpy(targets).to(device)
         asked = torch.from_numpy(expression_owner).to(device)
 
-        inputs = self._views.inputs(chosen, self._model.visual.image_size[0], random.device, JITTER)
+        inputs = self._views.inputs(chosen, self._model.visual, random.device, JITTER)
         owner = inputs.owner
         # On a CPU the fused attention's gradient is slow in bfloat16.
         backends = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]

@@ -21,19 +21,13 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
+from risexport.blocks import NEVER
+from risexport.presets import MASKED_BLOCKS, SENTENCE_WEIGHT
+
 CONFIG_PATH = Path(__file__).with_name("clip.json")
 
-MASKED_BLOCKS = 3
-"""Number of last blocks before which the patch tokens are weighted."""
-
 GLOBAL_WEIGHT = 0.5
-"""Share v of the image branch in the visual feature."""
-
-NEVER = -1e4
-"""A logit whose share of a softmax is 0."""
-
-SENTENCE_WEIGHT = 0.5
-"""Share r of the sentence in the text feature; the noun phrase has the rest."""
+"""Share v of the image branch in the visual feature; for this model, not the preset's."""
 
 
 def load_config() -> dict[str, Any]:

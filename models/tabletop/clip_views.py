@@ -8,10 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from tabletop.clip_model import VisualInputs
-from tabletop.dataset import Ints
+from tabletop.dataset import Ints, rows_in
 from tabletop.views import FINE_GRID, Views
 
 
@@ -33,7 +34,11 @@ class ChosenViews:
 
 
 class ViewTensors:
-    """All views of a data set on one device."""
+    """All views of a data set on one device.
+
+    Attributes:
+        device: Where the pixels lie and batches are made.
+    """
 
     def __init__(self, views: Views, device: torch.device) -> None:
         """Moves the pixels.
@@ -46,7 +51,7 @@ class ViewTensors:
         self._squashed, self._crops, self._weights = (
             torch.from_numpy(pixels).to(device) for pixels in (views.squashed, views.crops, views.weights)
         )
-        self._device = device
+        self.device = device
 
     def choose(self, scenes: Ints, random: np.random.Generator | None) -> ChosenViews:
         """Takes every object of some scenes once, and their made-up masks.
@@ -55,11 +60,7 @@ class ViewTensors:
             scenes: (B,) int64 scene rows.
             random: Draws for every object whether its mask is the exact or the rough one; None takes the exact ones.
         """
-        start = self._views.start
-        count = start[scenes + 1] - start[scenes]
-        owner = np.repeat(np.arange(len(scenes)), count)
-        first = np.concatenate([[0], np.cumsum(count)[:-1]])
-        rows = np.arange(count.sum()) - first[owner] + start[scenes][owner]
+        rows, owner = rows_in(self._views.start, scenes)
         is_object = self._views.object_row[rows] >= 0
         exact = np.flatnonzero(is_object & ~self._views.is_rough[rows])
         # An object's rough view follows its exact one.
@@ -68,22 +69,28 @@ class ViewTensors:
         return ChosenViews(scenes, rows[taken], self._views.object_row[rows[objects]], owner[taken])
 
     @torch.no_grad()
-    def inputs(self, chosen: ChosenViews, size_px: int, generator: torch.Generator, jitter: float) -> VisualInputs:
+    def inputs(
+        self, chosen: ChosenViews, tower: VisionTransformer, generator: torch.Generator, jitter: float
+    ) -> VisualInputs:
         """Gathers and normalises a batch.
 
         Args:
             chosen: What to look at.
-            size_px: Side of the model's image input, which must divide into cells of the fine grid.
+            tower: The model's image tower, for the size of its input and of its patches.
             generator: Random source of the photometric jitter, on the device.
             jitter: Half width of exposure and contrast gains, as a share; 0 leaves the colours alone.
 
         Returns:
             The model's inputs.
+
+        Raises:
+            ValueError: The patches do not tile the input, or the fine grid's cells do not tile theirs.
         """
+        size_px, cells = _grid(tower)
         scenes, rows, owner = (
-            torch.from_numpy(index).to(self._device) for index in (chosen.scenes, chosen.view_rows, chosen.owner)
+            torch.from_numpy(index).to(self.device) for index in (chosen.scenes, chosen.view_rows, chosen.owner)
         )
-        draw = torch.rand((len(scenes), 5, 1, 1), generator=generator, device=self._device)
+        draw = torch.rand((len(scenes), 5, 1, 1), generator=generator, device=self.device)
         gain = 1 + (2 * draw[:, :1] - 1) * jitter + (2 * draw[:, 1:4] - 1) * (jitter / 4)
         contrast = 1 + (2 * draw[:, 4:5] - 1) * jitter
         squashed = self._pixels(self._squashed[scenes], size_px)
@@ -97,7 +104,6 @@ class ViewTensors:
         mean, std = (_constant(values, crops) for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
         squashed, crops = ((pixels - mean) / std for pixels in varied)
         crops = crops.masked_fill(filled, 0.0)
-        cells = size_px // 16
         weights = self._weights[rows].float() / 255
         weights = F.avg_pool2d(weights[:, None], FINE_GRID // cells).flatten(1)
         return VisualInputs(squashed, weights, crops, owner)
@@ -107,6 +113,23 @@ class ViewTensors:
         if values.shape[-1] == size_px:
             return values
         return F.interpolate(values, (size_px, size_px), mode="bilinear", antialias=True)
+
+
+def _grid(tower: VisionTransformer) -> tuple[int, int]:
+    """Returns the side of a tower's input, px, and its patches along it."""
+    size_px, patch_px = int(tower.image_size[0]), int(tower.patch_size[0])
+    if size_px % patch_px:
+        raise ValueError(
+            f"expected an image size that is a multiple of the patch size {patch_px} px, got {size_px} px; "
+            "choose another --image-size"
+        )
+    cells = size_px // patch_px
+    if FINE_GRID % cells:
+        raise ValueError(
+            f"expected patches a side that divide {FINE_GRID}, got {size_px} px / {patch_px} px = {cells}; "
+            "choose another --image-size, or another FINE_GRID in tabletop.views"
+        )
+    return size_px, cells
 
 
 def _constant(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -71,6 +71,22 @@ class Expressions:
     start: Ints
 
 
+def rows_in(start: Ints, scenes: Ints) -> tuple[Ints, Ints]:
+    """Lists the rows of some scenes in a table that is ordered by scene.
+
+    Args:
+        start: (S + 1,) int64, the rows of scene s are `start[s]` to `start[s + 1] - 1`.
+        scenes: (B,) int64 scene rows.
+
+    Returns:
+        Rows of the table, (N,) int64, and for each the position of its scene in `scenes`, (N,) int64.
+    """
+    count = start[scenes + 1] - start[scenes]
+    owner = np.repeat(np.arange(len(scenes)), count)
+    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    return np.arange(count.sum()) - first[owner] + start[scenes][owner], owner
+
+
 class SceneData:
     """All shards below a directory.
 
@@ -150,11 +166,7 @@ class SceneData:
         Returns:
             Rows in `objects`, (N,) int64, and for each the position of its scene in `scenes`, (N,) int64.
         """
-        start = self.objects.start[scenes]
-        count = self.objects.start[scenes + 1] - start
-        owner = np.repeat(np.arange(len(scenes)), count)
-        first = np.concatenate([[0], np.cumsum(count)[:-1]])
-        return np.arange(count.sum()) - first[owner] + start[owner], owner
+        return rows_in(self.objects.start, scenes)
 
     def _add_shard(self, shard: Path) -> list[dict[str, Any]]:
         images = np.load(shard / "images.npy", mmap_mode="c")

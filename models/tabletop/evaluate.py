@@ -22,12 +22,13 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from tqdm import tqdm
 
+from risengine.output import write_atomically
 from tabletop.clip_model import TokenTable, build_clip, load_config, text_features, visual_features
 from tabletop.clip_views import ViewTensors
 from tabletop.dataset import KINDS, Ints, SceneData
 from tabletop.resample import cut_boxes, full_boxes
+from tabletop.run_options import pick_device
 from tabletop.sam_model import build_tabletop_sam, decode_prompts
-from tabletop.training import pick_device
 from tabletop.views import make_views
 
 SCENES_PER_BATCH = 32
@@ -57,7 +58,7 @@ def choice_accuracy(model: CLIP, table: TokenTable, data: SceneData, views: View
         model: The model.
         table: The rows of its token table.
         data: Validation scenes.
-        views: Their views.
+        views: Their views, on the model's device.
 
     Returns:
         Shares by kind, of attribute expressions with and without a size word, and of attribute expressions when
@@ -65,8 +66,9 @@ def choice_accuracy(model: CLIP, table: TokenTable, data: SceneData, views: View
     """
     model.eval()
     expressions = data.expressions
-    generator = torch.Generator(device=data.device)
-    tokens = table.encode(data.texts).to(data.device)
+    device = views.device
+    generator = torch.Generator(device=device)
+    tokens = table.encode(data.texts).to(device)
     hits: list[Tensor] = []
     hits_among_poor: list[Tensor] = []
     asked_rows: list[Ints] = []
@@ -77,15 +79,15 @@ def choice_accuracy(model: CLIP, table: TokenTable, data: SceneData, views: View
             continue
         chosen = views.choose(scenes, None)
         rows = chosen.object_rows
-        inputs = views.inputs(chosen, model.visual.image_size[0], generator, 0.0)
+        inputs = views.inputs(chosen, model.visual, generator, 0.0)
         features = F.normalize(visual_features(model, inputs), dim=-1)
-        asked_owner = torch.from_numpy(np.repeat(np.arange(len(scenes)), ends - starts)).to(data.device)
+        asked_owner = torch.from_numpy(np.repeat(np.arange(len(scenes)), ends - starts)).to(device)
         order = np.argsort(rows)
-        target = torch.from_numpy(order[np.searchsorted(rows[order], expressions.target[asked])]).to(data.device)
+        target = torch.from_numpy(order[np.searchsorted(rows[order], expressions.target[asked])]).to(device)
         texts = text_features(
             model,
-            tokens[torch.from_numpy(expressions.text[asked]).to(data.device)],
-            tokens[torch.from_numpy(expressions.phrase[asked]).to(data.device)],
+            tokens[torch.from_numpy(expressions.text[asked]).to(device)],
+            tokens[torch.from_numpy(expressions.phrase[asked]).to(device)],
         )
         scores = F.normalize(texts, dim=-1) @ features.T
         scores = scores.masked_fill(asked_owner[:, None] != inputs.owner[None], -2.0)
@@ -237,19 +239,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=30, help="scenes for the automatic mask generator")
     parser.add_argument("--device", help="default: the GPU where there is one")
     options = parser.parse_args(arguments)
-    data = SceneData(options.val, pick_device(options.device))
-    metrics: dict[str, Any] = {"scenes": min(len(data), MAX_SCENES)}
+    device = pick_device(options.device)
+    host = SceneData(options.val, torch.device("cpu"))
+    metrics: dict[str, Any] = {"scenes": min(len(host), MAX_SCENES)}
     if options.clip is not None:
         clip, table = load_clip(options.clip)
-        views = ViewTensors(make_views(data, seed=0), data.device)
-        metrics["choice"] = choice_accuracy(clip.to(data.device), table, data, views)
+        views = ViewTensors(make_views(host, seed=0), device)
+        metrics["choice"] = choice_accuracy(clip.to(device), table, host, views)
     if options.sam is not None:
+        data = host if device.type == "cpu" else SceneData(options.val, device)
         sam = build_tabletop_sam()
         sam.load_state_dict(load_file(options.sam))
-        metrics["point"] = point_accuracy(sam.to(data.device), data)
+        metrics["point"] = point_accuracy(sam.to(device), data)
         metrics["generator"] = generator_recall(sam, data, options.images)
     text = json.dumps(metrics, indent=2) + "\n"
-    options.out.write_text(text, encoding="utf-8")
+    write_atomically(options.out, lambda file: file.write(text.encode()))
     print(text, end="")
 
 

@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
+from risengine.masks import encode_rle
+from risengine.output import write_atomically
 from tabletop.expressions import Expression, Kind, make_expressions
 from tabletop.facts import Fact, scene_facts
+from tabletop.refer import ReferWriter
 from tabletop.render import Rendering, SceneRenderer
 from tabletop.scenes import SPLIT_CODES, Scene, sample_scene
 
@@ -118,9 +122,19 @@ def write_training_set(out: Path, split: str, seed: int, scenes: int, workers: i
         out: Folder for the shards.
         split: ``train`` or ``val``.
         seed: Data set's seed.
-        scenes: Scenes in all.
-        workers: Processes.
+        scenes: Scenes in all, at least 1.
+        workers: Processes, at least 1.
+
+    Raises:
+        FileExistsError: `out` holds shards already; of a longer run, some would stay among the new ones.
+        RenderError: There is no offscreen OpenGL here.
     """
+    existing = sorted(path.name for path in out.glob("shard-*"))
+    if existing:
+        raise FileExistsError(
+            f"expected no shards in {out}, found {len(existing)} ({existing[0]} ...); "
+            "remove them or choose another folder"
+        )
     edges = np.linspace(0, scenes, workers + 1).astype(int)
     jobs = [
         ShardJob(out / f"shard-{i:04d}", split, seed, int(first), int(last))
@@ -144,8 +158,6 @@ def write_held_out_sets(out: Path, scenes: int = HELD_OUT_SCENES) -> None:
     Raises:
         RenderError: There is no offscreen OpenGL here.
     """
-    from tabletop.refer import ReferWriter  # needs pycocotools and Pillow, which a machine that only trains may lack
-
     writer = ReferWriter(out)
     height, width = IMAGE_SIZE_PX
     with SceneRenderer(width, height) as renderer:
@@ -172,10 +184,6 @@ def write_demo_candidates(out: Path, scenes: int = DEMO_SCENES) -> None:
     Raises:
         RenderError: There is no offscreen OpenGL here.
     """
-    from PIL import Image
-
-    from tabletop.refer import encode_rle
-
     out.mkdir(parents=True, exist_ok=True)
     height, width = DEMO_SIZE_PX
     pictures = []
@@ -194,7 +202,18 @@ def write_demo_candidates(out: Path, scenes: int = DEMO_SCENES) -> None:
                 for expression in describe_scene(scene, rendering, HELD_OUT_COUNTS)[1]
             ]
             pictures.append({"file": name, "questions": questions})
-    (out / "demo.json").write_text(json.dumps(pictures, indent=1), encoding="utf-8")
+    text = json.dumps(pictures, indent=1)
+    write_atomically(out / "demo.json", lambda file: file.write(text.encode()))
+
+
+def _at_least_one(word: str) -> int:
+    try:
+        number = int(word)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {word!r}")
+    return number
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -207,9 +226,9 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="training shards")
     train.add_argument("out", type=Path)
-    train.add_argument("--scenes", type=int, required=True)
+    train.add_argument("--scenes", type=_at_least_one, required=True)
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--workers", type=int, default=1)
+    train.add_argument("--workers", type=_at_least_one, default=1)
     train.add_argument("--split", choices=("train", "val"), default="train")
     for name, text in (("heldout", "both held-out sets, in REFER's format"), ("demo", "candidates for demo pictures")):
         commands.add_parser(name, help=text).add_argument("out", type=Path)
@@ -220,7 +239,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "demo":
         write_demo_candidates(options.out)
         return
-    write_training_set(options.out, options.split, options.seed, options.scenes, options.workers)
+    try:
+        write_training_set(options.out, options.split, options.seed, options.scenes, options.workers)
+    except FileExistsError as error:
+        train.error(str(error))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco
 
+from risengine.masks import encode_rle
+from risengine.output import write_atomically
 from tabletop.expressions import Expression
 from tabletop.facts import Fact
 from tabletop.render import Rendering
@@ -22,19 +22,6 @@ from tabletop.scenes import Scene
 from tabletop.vocabulary import CLASSES
 
 JPEG_QUALITY = 90
-
-
-def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Encodes a mask as COCO's compressed run lengths.
-
-    Args:
-        mask: bool (H, W).
-
-    Returns:
-        ``size`` [H, W] and ``counts`` as text, ready for JSON.
-    """
-    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 class ReferWriter:
@@ -86,11 +73,16 @@ class ReferWriter:
                 self._add_ref(annotation, [self._sentence(expression, ids) for expression in said], scene.split, stem)
 
     def close(self) -> None:
-        """Write the lists of expressions and of annotations."""
+        """Write the lists of expressions and of annotations, and remove images of an earlier, larger set."""
         categories = [{"id": i + 1, "name": name, "supercategory": "object"} for i, name in enumerate(CLASSES)]
         instances = {"images": self._images, "annotations": self._annotations, "categories": categories}
-        (self._folder / "instances.json").write_text(json.dumps(instances, separators=(",", ":")), encoding="utf-8")
-        (self._folder / "refs(tabletop).p").write_bytes(pickle.dumps(self._refs, protocol=2))
+        text = json.dumps(instances, separators=(",", ":"))
+        write_atomically(self._folder / "instances.json", lambda file: file.write(text.encode()))
+        write_atomically(self._folder / "refs(tabletop).p", lambda file: pickle.dump(self._refs, file, protocol=2))
+        for stale in set(self._images_folder.glob("*.jpg")) - {
+            self._images_folder / image["file_name"] for image in self._images
+        }:
+            stale.unlink()
 
     def _annotation(self, image_id: int, fact: Fact, rendering: Rendering) -> dict[str, Any]:
         mask = rendering.instances == fact.index + 1

@@ -1,7 +1,7 @@
 """Trains the small CLIP on tabletop scenes with the very features that the engine computes.
 
 Usage: `python -m tabletop.train_clip DATA --val VAL --out DIR --minutes 12`. A first run at `--image-size 64` learns
-most of it at half the cost; `--init` lets the run at full size begin from its weights.
+most of it at half the cost and leaves only its checkpoint; `--init` lets the run at full size begin from that.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP, resize_pos_embed
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from risengine.output import write_atomically
 from tabletop.clip_loss import ClipLoss
 from tabletop.clip_model import TokenTable, build_clip, load_config
 from tabletop.clip_views import ViewTensors
 from tabletop.dataset import SceneData
 from tabletop.evaluate import choice_accuracy
-from tabletop.training import RunConfig, TrainingRun, add_run_arguments, run_config
+from tabletop.run_options import add_run_arguments, run_config
+from tabletop.training import RunConfig, TrainingRun
 from tabletop.views import make_views
 
 WEIGHT_DECAY = 0.05
@@ -41,7 +43,8 @@ def export_clip(model: CLIP, table: TokenTable, path: Path) -> None:
     state = dict(model.state_dict())
     full = load_config()["text_cfg"]["vocab_size"]
     state["token_embedding.weight"] = table.expand(state["token_embedding.weight"], full)
-    save_file({name: value.half().cpu().contiguous() for name, value in state.items()}, path)
+    halves = {name: value.half().cpu().contiguous() for name, value in state.items()}
+    write_atomically(path, lambda file: file.write(save(halves)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class ClipRun:
 
 
 def train(data: SceneData, validation: SceneData, config: RunConfig, clip_run: ClipRun) -> dict[str, Any]:
-    """Trains, exports `clip.safetensors` and writes `clip_metrics.json`.
+    """Trains, writes `clip_metrics.json` and, at the config's image size, exports `clip.safetensors`.
 
     Args:
         data: Training scenes.
@@ -70,6 +73,10 @@ def train(data: SceneData, validation: SceneData, config: RunConfig, clip_run: C
 
     Returns:
         The figures.
+
+    Raises:
+        ValueError: `config.out` holds an earlier run, or the image size does not fit patches and views.
+        RuntimeError: The training diverged.
     """
     torch.manual_seed(config.seed)
     table = TokenTable.of_texts(data.texts)
@@ -83,8 +90,11 @@ def train(data: SceneData, validation: SceneData, config: RunConfig, clip_run: C
     views, validation_views = (ViewTensors(make_views(part, seed=0), config.device) for part in (data, validation))
     loss = ClipLoss(model, data, views, table, clip_run.scenes_per_step)
     figures = run.fit(loss, lambda candidate: choice_accuracy(candidate, table, validation, validation_views))
-    export_clip(average, table, config.out / "clip.safetensors")
-    (config.out / "clip_metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    # Weights of another size would not load with the config: a first stage is for --init alone.
+    if clip_run.image_size == load_config()["vision_cfg"]["image_size"]:
+        export_clip(average, table, config.out / "clip.safetensors")
+    text = json.dumps(figures, indent=2) + "\n"
+    write_atomically(config.out / "clip_metrics.json", lambda file: file.write(text.encode()))
     return figures
 
 

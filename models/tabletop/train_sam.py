@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from segment_anything.modeling import Sam
 
+from risengine.output import write_atomically
 from tabletop.dataset import SceneData
 from tabletop.evaluate import point_accuracy
+from tabletop.run_options import add_run_arguments, run_config
 from tabletop.sam_loss import SamLoss
 from tabletop.sam_model import build_tabletop_sam
-from tabletop.training import RunConfig, TrainingRun, add_run_arguments, run_config
+from tabletop.training import RunConfig, TrainingRun
 
 WEIGHT_DECAY = 0.02
 
@@ -32,7 +34,8 @@ def export_sam(model: Sam, path: Path) -> None:
         model: The model.
         path: File to write.
     """
-    save_file({name: value.float().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+    state = {name: value.float().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_atomically(path, lambda file: file.write(save(state)))
 
 
 def train(data: SceneData, validation: SceneData, config: RunConfig, batch: tuple[int, int]) -> dict[str, Any]:
@@ -46,6 +49,10 @@ def train(data: SceneData, validation: SceneData, config: RunConfig, batch: tupl
 
     Returns:
         The figures.
+
+    Raises:
+        ValueError: `config.out` holds an earlier run.
+        RuntimeError: The training diverged.
     """
     torch.manual_seed(config.seed)
     model = build_tabletop_sam().to(config.device)
@@ -53,7 +60,8 @@ def train(data: SceneData, validation: SceneData, config: RunConfig, batch: tupl
     run = TrainingRun(model, average, config)
     figures = run.fit(SamLoss(model, data, *batch), lambda candidate: point_accuracy(candidate, validation))
     export_sam(average, config.out / "sam.safetensors")
-    (config.out / "sam_metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(figures, indent=2) + "\n"
+    write_atomically(config.out / "sam_metrics.json", lambda file: file.write(text.encode()))
     return figures
 
 

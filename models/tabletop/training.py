@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -18,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from risengine.output import write_atomically
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ class RunConfig:
     Attributes:
         out: Directory of the log, the checkpoint and the exported weights.
         minutes: Wall-clock budget of the whole run, resumed parts included; the learning rate follows the share spent.
-        seed: Seed of the weights and of every batch.
+        seed: Seed of the weights and of every batch. The learning rate follows the wall clock, so that two runs of
+            one seed see the same batches and still do not end bit-equal.
         learning_rate: Peak learning rate.
         weight_decay: AdamW's weight decay on matrices; vectors and embeddings have none.
         validate_s: Seconds between validations.
@@ -119,59 +120,6 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=supported)
 
 
-def pick_device(name: str | None) -> torch.device:
-    """Chooses the device of a command line.
-
-    Args:
-        name: What the user asked for; None takes a GPU where there is one.
-
-    Returns:
-        The device.
-    """
-    if name is not None:
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that both trainers share.
-
-    Args:
-        parser: Parser to add to.
-    """
-    parser.add_argument("data", type=Path, help="directory of training shards")
-    parser.add_argument("--val", type=Path, required=True, help="directory of validation shards")
-    parser.add_argument("--out", type=Path, required=True, help="directory for weights, checkpoint, log and figures")
-    parser.add_argument("--minutes", type=float, required=True, help="wall-clock budget, resumed parts included")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--validate-s", type=float, default=90.0, help="seconds between validations")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="checkpoint.pt of an interrupted run")
-    parser.add_argument("--device", help="default: the GPU where there is one")
-
-
-def run_config(options: argparse.Namespace, weight_decay: float) -> RunConfig:
-    """Turns parsed arguments into settings.
-
-    Args:
-        options: What a parser with `add_run_arguments` returned.
-        weight_decay: AdamW's weight decay.
-
-    Returns:
-        The run's settings.
-    """
-    return RunConfig(
-        out=options.out,
-        minutes=options.minutes,
-        seed=options.seed,
-        learning_rate=options.learning_rate,
-        weight_decay=weight_decay,
-        validate_s=options.validate_s,
-        device=pick_device(options.device),
-        resume=options.resume,
-    )
-
-
 class TrainingRun:
     """Trains a model until its time budget is spent.
 
@@ -188,7 +136,16 @@ class TrainingRun:
             ema: A second instance of the same architecture, on the device; overwritten.
             config: The run's settings.
             clock: Seconds that only grow; read once a step.
+
+        Raises:
+            ValueError: `config.out` holds another run's checkpoint, which this run would overwrite.
         """
+        checkpoint = config.out / "checkpoint.pt"
+        if config.resume is None and checkpoint.exists():
+            raise ValueError(
+                f"expected no earlier run in {config.out}, found {checkpoint.name}; "
+                f"go on from it with --resume {checkpoint} or choose another --out"
+            )
         self.model, self.ema, self._config, self._clock = model, ema.requires_grad_(False).eval(), config, clock
         self.step, self._elapsed_s = 0, 0.0
         fused = config.device.type == "cuda"
@@ -219,10 +176,14 @@ class TrainingRun:
 
         Returns:
             The last validation's figures with `step` and `elapsed_s`.
+
+        Raises:
+            RuntimeError: The loss or its gradient is no longer finite; the checkpoint is from before that.
         """
         budget_s, before_s, start_s = self._config.minutes * 60.0, self._elapsed_s, self._clock()
         saved_s = validated_s = logged_s = before_s
         logged_step = self.step
+        losses: dict[str, Tensor] = {}
         with tqdm(total=round(budget_s), initial=round(before_s), unit="s", desc="training") as bar:
             while True:
                 self._elapsed_s = before_s + self._clock() - start_s
@@ -235,12 +196,15 @@ class TrainingRun:
                     validated_s = self._elapsed_s
                 losses = self._advance(loss_of, spent)
                 if self.step % LOG_EVERY == 0:
+                    self._require_finite(losses)
                     rate = (self.step - logged_step) / max(self._elapsed_s - logged_s, 1e-9)
                     logged_step, logged_s = self.step, self._elapsed_s
                     self._log_losses(losses, rate)
                 if self._elapsed_s - saved_s >= CHECKPOINT_S:
+                    self._require_finite(losses)
                     self.save_checkpoint()
                     saved_s = self._elapsed_s
+        self._require_finite(losses)
         self.save_checkpoint()
         figures = {**validate(self.ema), "step": self.step, "elapsed_s": round(self._elapsed_s, 1)}
         self._log({"final": figures})
@@ -255,9 +219,7 @@ class TrainingRun:
             "step": self.step,
             "elapsed_s": self._elapsed_s,
         }
-        temporary = self._config.out / "checkpoint.pt.partial"
-        torch.save(state, temporary)
-        os.replace(temporary, self._config.out / "checkpoint.pt")
+        write_atomically(self._config.out / "checkpoint.pt", lambda file: torch.save(state, file))
 
     def _advance(self, loss_of: LossFunction, spent: float) -> dict[str, Tensor]:
         for optimizer in self._optimizers:
@@ -266,22 +228,27 @@ class TrainingRun:
         losses = loss_of(randomness(self._config.seed, self.step, self._config.device))
         self.model.zero_grad(set_to_none=True)
         losses["loss"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         for optimizer in self._optimizers:
             optimizer.step()
         self.step += 1
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1.0 - decay)
-        return losses
+        return {**losses, "gradient_norm": norm}
+
+    def _require_finite(self, losses: Mapping[str, Tensor]) -> None:
+        # A finite loss alone does not vouch for the weights: the step it led to may have spoilt them.
+        for name in ("loss", "gradient_norm"):
+            value = float(losses[name].detach()) if losses else 0.0  # a run resumed at its end makes no step
+            if not math.isfinite(value):
+                raise RuntimeError(
+                    f"expected a finite {name}, got {value} at step {self.step}; resume from the checkpoint "
+                    "with a lower learning rate"
+                )
 
     def _log_losses(self, losses: dict[str, Tensor], steps_per_s: float) -> None:
         values = {name: round(float(value.detach()), 4) for name, value in losses.items()}
-        if not math.isfinite(values["loss"]):
-            raise RuntimeError(
-                f"expected a finite loss, got {values['loss']} at step {self.step}; resume from the checkpoint "
-                "with a lower learning rate"
-            )
         rate = self._optimizers[0].param_groups[0]["lr"]
         self._log({**values, "lr": round(rate, 6), "steps_per_s": round(steps_per_s, 2)})
 

@@ -15,15 +15,18 @@ from open_clip.constants import OPENAI_DATASET_MEAN
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from tabletop.clip_model import load_config
 from tabletop.dataset import SceneData
 
-CROP_PX = 96
+CROP_PX: int = load_config()["vision_cfg"]["image_size"]
 FINE_GRID = 60
 """Masks are kept averaged over a 60 x 60 grid, which token grids of 4, 5 and 6 a side divide."""
 MARGIN_PX = 6
 MAX_OVERLAP = 0.75
 """A made-up mask that overlaps an object by more than this IoU is too good to be called wrong."""
 MIN_AREA_PX = 20
+MAX_DISTRACTORS = 3
+"""Made-up masks of a scene at most."""
 
 Mask = NDArray[np.bool_]
 Window = tuple[slice, slice]
@@ -32,11 +35,11 @@ _MEAN_COLOUR = np.array(OPENAI_DATASET_MEAN) * 255.0
 
 @dataclass(frozen=True)
 class Views:
-    """Views of S scenes and V masks, ordered by scene.
+    """Views of S scenes and V masks, ordered by scene; P is `CROP_PX`.
 
     Attributes:
-        squashed: (S, 96, 96, 3) uint8, whole images.
-        crops: (V, 96, 96, 3) uint8, the masks' boxes, mean colour outside the mask.
+        squashed: (S, P, P, 3) uint8, whole images.
+        crops: (V, P, P, 3) uint8, the masks' boxes, mean colour outside the mask.
         weights: (V, 60, 60) uint8, share of each cell that the mask covers, 255 for all; 0 only where it covers none.
         start: (S + 1,) int64, the views of scene s are rows `start[s]` to `start[s + 1] - 1`.
         object_row: (V,) int64, row in `SceneData.objects`; -1 for a made-up mask.
@@ -60,33 +63,47 @@ def make_views(data: SceneData, seed: int) -> Views:
 
     Returns:
         The views; the same arguments always give the same ones.
+
+    Raises:
+        ValueError: The scenes are on another device.
     """
-    squashed, start, rows = [], [0], []
-    crops: list[NDArray[np.uint8]] = []
-    weights: list[NDArray[np.uint8]] = []
+    if data.device.type != "cpu":
+        raise ValueError(
+            f"expected scenes on the CPU, where views are cut, got them on {data.device}; load them with "
+            'SceneData(root, torch.device("cpu")) and give the device to ViewTensors'
+        )
+    # As many rows as there can be, filled in place: a list to stack would need twice the memory for a moment, while
+    # memory that is never written costs nothing.
+    most = 2 * len(data.objects.scene) + MAX_DISTRACTORS * len(data)
+    squashed = np.empty((len(data), CROP_PX, CROP_PX, 3), np.uint8)
+    crops = np.empty((most, CROP_PX, CROP_PX, 3), np.uint8)
+    weights = np.empty((most, FINE_GRID, FINE_GRID), np.uint8)
+    start, rows = [0], list[int]()
     rough: list[bool] = []
+
+    def add(image: NDArray[np.uint8], mask: Mask, object_row: int, is_rough: bool) -> None:
+        crops[len(rows)], weights[len(rows)] = _crop(image, mask), _cell_shares(mask)
+        rows.append(object_row)
+        rough.append(is_rough)
+
     for scene in tqdm(range(len(data)), desc="views"):
         rng = np.random.default_rng([seed, scene])
         row = np.array([scene])
         image = data.images(row)[0].permute(1, 2, 0).numpy()
         instances = data.instances(row)[0].numpy()
-        squashed.append(np.asarray(Image.fromarray(image).resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)))
+        squashed[scene] = _resized(image)
         object_rows = data.rows_of(row)[0]
         masks = [instances == data.objects.label[r] for r in object_rows]
         for object_row, mask in zip(object_rows, masks, strict=True):
-            for kind in (False, True):
-                _append(image, roughen(mask, rng) if kind else mask, crops, weights)
-                rows.append(int(object_row))
-                rough.append(kind)
+            add(image, mask, int(object_row), False)
+            add(image, roughen(mask, rng), int(object_row), True)
         for mask in make_distractors(masks, instances == 0, rng) if masks else []:
-            _append(image, mask, crops, weights)
-            rows.append(-1)
-            rough.append(False)
+            add(image, mask, -1, False)
         start.append(len(rows))
     return Views(
-        np.stack(squashed),
-        np.stack(crops),
-        np.stack(weights),
+        squashed,
+        crops[: len(rows)],
+        weights[: len(rows)],
         np.array(start),
         np.array(rows, np.int64),
         np.array(rough),
@@ -121,43 +138,54 @@ def make_distractors(masks: list[Mask], background: Mask, rng: np.random.Generat
     """Makes up to three wrong masks of a scene: one bare table or union, a part of an object, an object with table.
 
     Args:
-        masks: (H, W) bool each, the scene's objects, at least one.
+        masks: (H, W) bool each, the scene's objects, at least one, none over another.
         background: (H, W) bool, the pixels of no object.
         rng: Random source.
 
     Returns:
-        Those that cover enough and differ enough from every object they were made from.
+        Those that cover at least `MIN_AREA_PX` and overlap every object by an IoU of less than `MAX_OVERLAP`.
     """
     whole, other, padded = (masks[rng.integers(len(masks))] for _ in range(3))
     made = [
-        (whole & _half_plane(whole, rng), whole),
-        (padded | (_ellipse_around(padded, rng.uniform(2.2, 3.2)) & background), padded),
+        whole & _half_plane(whole, rng),
+        padded | (_ellipse_around(padded, rng.uniform(2.2, 3.2)) & background),
     ]
     if rng.random() < 0.5:
-        made.append((whole | other, whole))
+        made.append(whole | other)
     else:
         height, width = background.shape
         y, x = np.mgrid[:height, :width]
         reach = rng.uniform(0.03, 0.4, 2)
         blob = ((x / width - rng.random()) / reach[0]) ** 2 + ((y / height - rng.random()) / reach[1]) ** 2 < 1
-        made.append(((blob if rng.random() < 0.85 else np.ones_like(blob)) & background, whole))
+        made.append((blob if rng.random() < 0.85 else np.ones_like(blob)) & background)
     return [
         mask
-        for mask, source in made
-        if mask.sum() >= MIN_AREA_PX
-        and max((mask & known).sum() / (mask | known).sum() for known in (source, other)) < MAX_OVERLAP
+        for mask in made
+        if np.count_nonzero(mask) >= MIN_AREA_PX and max(_iou(mask, known) for known in masks) < MAX_OVERLAP
     ]
 
 
-def _append(
-    image: NDArray[np.uint8], mask: Mask, crops: list[NDArray[np.uint8]], weights: list[NDArray[np.uint8]]
-) -> None:
+def _iou(mask: Mask, other: Mask) -> float:
+    return np.count_nonzero(mask & other) / np.count_nonzero(mask | other)
+
+
+def _resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(image).resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR))
+
+
+def _crop(image: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
+    """The mask's box, mean colour outside the mask, `CROP_PX` a side."""
     window = _window(mask, 0)
     filled = np.where(mask[window][..., None], image[window], _MEAN_COLOUR.round().astype(np.uint8))
-    crop = Image.fromarray(filled).resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
-    crops.append(np.asarray(crop))
+    return _resized(filled)
+
+
+def _cell_shares(mask: Mask) -> NDArray[np.uint8]:
+    """Share of every cell of the fine grid that the mask covers, rounded up, (60, 60)."""
     down, across = (_cell_averages(length) for length in mask.shape)
-    weights.append(np.ceil(down @ mask.astype(np.float32) @ across.T * 255 - 1e-3).clip(0, 255).astype(np.uint8))
+    shares: NDArray[np.float32] = down @ mask.astype(np.float32) @ across.T
+    rounded: NDArray[np.uint8] = np.ceil(shares * 255 - 1e-3).clip(0, 255).astype(np.uint8)
+    return rounded
 
 
 @functools.lru_cache(maxsize=4)

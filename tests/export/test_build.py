@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import shutil
 import signal
 from collections import namedtuple
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
+import risengine
 from risengine.bundle import Bundle, file_sha256, open_bundle
 from risengine.errors import InputError
 from risengine.manifest import GraphSpec, Manifest, ProposalSettings, Role
@@ -140,7 +144,7 @@ def test_stages_are_told_in_order(config: BuildConfig) -> None:
 
 
 @pytest.mark.usefixtures("quick_export")
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["export text_encoder", "compare SAM with PyTorch", "finish"])
 def test_an_interrupted_build_leaves_nothing(config: BuildConfig, stage: str) -> None:
     def interrupt(begun: str) -> None:
         if begun == stage:
@@ -160,6 +164,31 @@ def test_a_graph_past_its_tolerance_leaves_nothing(config: BuildConfig, monkeypa
     ):
         build(config)
     assert not list(config.out.parent.iterdir())
+
+
+def test_a_resnet_is_refused_before_the_export(config: BuildConfig, tmp_path: Path) -> None:
+    vision = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32}
+    text = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    path = tmp_path / "resnet.json"
+    path.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}), encoding="utf-8")
+    told: list[str] = []
+    with pytest.raises(InputError, match="ResNet support is not built yet"):
+        build(replace(config, clip=str(path)), told.append)
+    assert told == ["load CLIP"]
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_versions_need_no_package_metadata(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where onnxruntime comes from onnxruntime-gpu, and everything else from checkouts."""
+
+    def absent(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(build_module, "version", absent)
+    versions = open_bundle(build(config)).manifest.compiler.versions
+    assert versions["onnxruntime"] == onnxruntime.__version__
+    assert versions["risengine"] == risengine.__version__
+    assert versions["torch"] == "unknown"
 
 
 def test_an_existing_directory_is_refused_before_the_work(config: BuildConfig) -> None:
@@ -186,9 +215,20 @@ def test_force_replaces_a_bundle_only_when_the_new_one_is_complete(
     assert [path.name for path in config.out.parent.iterdir()] == ["bundle"]
 
 
+@pytest.mark.usefixtures("quick_export")
+def test_a_symbolic_link_stays_one(config: BuildConfig, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    config.out.symlink_to(tmp_path / "disk" / "bundle")
+    for name in ("first", "second"):
+        assert build(replace(config, name=name, force=name == "second")) == config.out
+        assert open_bundle(config.out).manifest.name == name
+    assert config.out.is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["bundle"]
+
+
 def test_unwritable_places_are_refused_before_the_work(config: BuildConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
-    for out in (tmp_path / "file" / "bundle", Path("/proc/no/bundle")):
+    for out in (tmp_path / "file" / "bundle", Path("/proc/no/bundle"), tmp_path / ("x" * 300)):
         told: list[str] = []
         with pytest.raises(InputError, match="cannot be written"):
             build(replace(config, out=out), told.append)

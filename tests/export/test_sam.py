@@ -35,8 +35,10 @@ def random_image(size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(size[0]).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("side_px", [64, 320, 1024])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("side_px", "size"),
+    [*((side_px, size) for side_px in (64, 320) for size in SIZES), (1024, (480, 640)), (1024, (1200, 31))],
+)
 def test_resize_is_pillows(make_sam: Callable[..., Sam], side_px: int, size: tuple[int, int]) -> None:
     sam = make_sam(size_px=side_px)
     image = random_image(size)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from segment_anything.modeling import Sam
+from segment_anything.modeling import MaskDecoder, Sam
 from torch import nn
 
 from risengine.bundle import file_sha256
@@ -26,8 +26,27 @@ FACTORY = "tiny_sam_models:build"
 def factory(make_sam: Callable[..., Sam], monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("tiny_sam_models")
     module.build = make_sam  # type: ignore[attr-defined]
+    module.build_random = lambda: randomised(make_sam())  # type: ignore[attr-defined]
     module.build_linear = lambda: nn.Linear(2, 2)  # type: ignore[attr-defined]
+    module.build_sized = lambda size_px: make_sam(size_px)  # type: ignore[attr-defined]
+    module.build_two_masks = lambda: with_masks(make_sam(), 2)  # type: ignore[attr-defined]
+    module.no_function = 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tiny_sam_models", module)
+
+
+def randomised(sam: Sam) -> Sam:
+    """Draws weights from torch's own generator, as segment-anything's builders do."""
+    with torch.no_grad():
+        for parameter in sam.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return sam
+
+
+def with_masks(sam: Sam, count: int) -> Sam:
+    sam.mask_decoder = MaskDecoder(
+        transformer_dim=32, transformer=sam.mask_decoder.transformer, num_multimask_outputs=count
+    )
+    return sam
 
 
 def changed_state(sam: Sam) -> dict[str, torch.Tensor]:
@@ -59,11 +78,11 @@ def test_loads_every_form(tiny_sam: Sam, tmp_path: Path, form: str) -> None:
 
 def test_random_weights_are_always_the_same(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(1)
-    first, facts = load_sam("vit_b")
-    assert (facts.checkpoint, facts.sha256, facts.image_size_px) == ("random", "", 1024)
+    first, facts = load_sam("tiny_sam_models:build_random")
+    assert (facts.checkpoint, facts.sha256, facts.image_size_px) == ("random", "", 64)
     assert "random weights" in caplog.text
     torch.manual_seed(2)
-    second, _ = load_sam("vit_b")
+    second, _ = load_sam("tiny_sam_models:build_random")
     torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
 
 
@@ -74,12 +93,23 @@ def test_random_weights_are_always_the_same(caplog: pytest.LogCaptureFixture) ->
         ("nothing_like_it", "expected one of vit_b, vit_h, vit_l"),
         ("no_such_module:build", "No module named 'no_such_module'"),
         ("tiny_sam_models:no_such_function", "no_such_function"),
-        ("tiny_sam_models:build_linear", "returned a Linear; expected segment_anything"),
+        (":build", "Empty module name"),
+        ("tiny_sam_models:build_linear", r"is a Linear; expected a segment_anything.* Return one"),
+        ("tiny_sam_models:build_sized", r"missing 1 required positional argument.* takes no arguments"),
+        ("tiny_sam_models:no_function", "'int' object is not callable"),
+        ("tiny_sam_models:build_two_masks", r"decodes 2 masks a prompt; expected 3\. Build its MaskDecoder with"),
     ],
 )
-def test_unknown_models_are_refused(model: str, words: str) -> None:
+def test_unusable_models_are_refused(model: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_sam(model)
+
+
+def test_a_module_that_fails_to_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_sam_module.py").write_text("raise RuntimeError('no licence server')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"RuntimeError: no licence server\). Check .* imports on its own"):
+        load_sam("broken_sam_module:build")
 
 
 class Payload:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,17 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from risengine.bundle import Bundle
 from risengine.errors import InputError
 from risengine.manifest import Method
+from risexport.clip_checkpoints import load_clip
+from risexport.config import BuildConfig
 from risexport.crops import BoxRule, mask_spans
 from risexport.onnx_export import ExportRequest, export_graph
+from risexport.plain import plain_features
 from risexport.presets import ClipFacts, Preset, method_for
 from risexport.vit import VitProposalEncoder
 
@@ -69,53 +74,12 @@ def _inputs(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor,
     return torch.from_numpy(image), torch.from_numpy(masks)
 
 
-def _plain_box(mask: Tensor, rule: str) -> tuple[int, int, int, int]:
-    edges = []
-    for occupied in (mask.any(1), mask.any(0)):
-        index = occupied.nonzero()[:, 0].float()
-        if rule == "tight":
-            start, end = (int(index.min()), int(index.max()) + 1) if len(index) else (0, 1)
-        else:
-            middle = float(index.mean()) if len(index) else 0.0
-            start, end = int(middle - len(index) / 2), int(middle + len(index) / 2)
-        edges.append((start, max(end, start + 1)))
-    return edges[0][0], edges[0][1], edges[1][0], edges[1][1]
-
-
-def _plain(tower: nn.Module, method: Method, image: Tensor, masks: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """The method as it is written in models/README.md: every mask through all masked blocks in full attention."""
-    tower = tower.to(dtype)
-    size, antialias = (method.image_size_px,) * 2, method.resize == "antialias"
-    mean, std, fill = (torch.tensor(v, dtype=dtype)[:, None, None] for v in (method.mean, method.std, method.fill))
-    normal = (image.permute(2, 0, 1).to(dtype) / 255 - mean) / std
-    squash = {"size": size, "mode": "bilinear", "align_corners": False, "antialias": antialias}
-    views = []
-    for mask in masks:
-        y0, y1, x0, x1 = _plain_box(mask, method.box_rule)
-        filled = torch.where(mask, normal, fill.expand_as(normal))
-        views.append(F.interpolate(filled[None, :, y0:y1, x0:x1], **squash))
-    local_features = tower(torch.cat(views))
-
-    grid = tower.grid_size
-    if method.mask_pooling == "point":
-        weights = F.interpolate(masks[:, None].to(dtype), grid, mode="bilinear", align_corners=False)[:, 0]
-    else:
-        fine = masks.to(dtype).repeat_interleave(grid[0], 1).repeat_interleave(grid[1], 2)
-        weights = F.avg_pool2d(fine[:, None], masks.shape[1:])[:, 0]
-    tokens = tower._embeds(F.interpolate(normal[None], **squash))
-    blocks = tower.transformer.resblocks
-    split = len(blocks) - method.masked_blocks
-    for block in blocks[:split]:
-        tokens = block(tokens)
-    tokens = tokens.repeat(len(masks), 1, 1)
-    scale = torch.cat([torch.ones(len(masks), 1, dtype=dtype), weights.flatten(1)], 1)[..., None]
-    for block in blocks[split:]:
-        tokens = block(tokens * scale)
-    global_features = tower.ln_post(tokens)[:, 0] @ tower.proj
+def _plain(tower: nn.Module, method: Method, image: Tensor, masks: Tensor) -> list[Tensor]:
+    """Global, local and mixed features of the plain computation in float64."""
+    global_features, local_features = plain_features(deepcopy(tower).double(), method, image, masks)
     features = method.global_weight * global_features + (1 - method.global_weight) * local_features
     if method.similarity == "cosine":
         features = F.normalize(features, dim=-1)
-    tower.float()
     return [global_features, local_features, features]
 
 
@@ -137,13 +101,7 @@ def test_equals_plain_computation(preset: Preset, count: int, height: int, width
     tower = _tower(count)
     image, masks = _inputs(count, height, width)
     actual = _run(VitProposalEncoder(tower, method), image, masks, 0.7)
-    _assert_close(actual, _plain(tower, method, image, masks, torch.float64), 1e-5)
-
-
-@lru_cache
-def _exported(preset: Preset, folder: Path) -> tuple[VitProposalEncoder, Path]:
-    encoder = VitProposalEncoder(_tower(), method_for(preset, _facts(40)))
-    return encoder, _export(encoder, folder / f"{preset}.onnx")
+    _assert_close(actual, _plain(tower, method, image, masks), 1e-5)
 
 
 def _export(encoder: VitProposalEncoder, path: Path) -> Path:
@@ -169,15 +127,7 @@ def _run_onnx(session: ort.InferenceSession, image: Tensor, masks: Tensor, weigh
     return [torch.from_numpy(value) for value in session.run(None, feeds)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("graphs")
-
-
-@pytest.mark.parametrize("preset", ["clean", "reference"])
-def test_one_graph_serves_all_sizes(preset: Preset, folder: Path) -> None:
-    encoder, path = _exported(preset, folder)
-    session = _session(path)
+def _assert_serves_all_sizes(session: ort.InferenceSession, encoder: nn.Module) -> None:
     for count, height, width in [(1, 33, 70), (7, 61, 44), (64, 48, 97), (2, 1, 200), (3, 40, 40)]:
         image, masks = _inputs(count, height, width, seed=count)
         _assert_close(_run_onnx(session, image, masks, 0.3), _run(encoder, image, masks, 0.3), 1e-4)
@@ -187,10 +137,27 @@ def test_one_graph_serves_all_sizes(preset: Preset, folder: Path) -> None:
         _assert_close(_run_onnx(session, image, masks, 1.0), _run(encoder, image, masks, 1.0), 1e-4)
 
 
-def test_graph_is_compact(folder: Path) -> None:
+def test_one_reference_graph_serves_all_sizes(tmp_path: Path) -> None:
+    method = replace(method_for("reference", _facts(40)), masked_blocks=2)
+    encoder = VitProposalEncoder(_tower(layers=3), method)
+    _assert_serves_all_sizes(_session(_export(encoder, tmp_path / "graph.onnx")), encoder)
+
+
+@pytest.fixture(scope="module")
+def clean_encoder(tiny_bundle: Bundle, tiny_config: BuildConfig) -> VitProposalEncoder:
+    """What the tiny bundle's graph was exported from."""
+    clip, _ = load_clip(tiny_config.clip)
+    return VitProposalEncoder(clip.visual, tiny_bundle.manifest.method)
+
+
+def test_one_clean_graph_serves_all_sizes(tiny_bundle: Bundle, clean_encoder: VitProposalEncoder) -> None:
+    _assert_serves_all_sizes(_session(tiny_bundle.graph_path("proposal_encoder")), clean_encoder)
+
+
+def test_graph_is_compact(tiny_bundle: Bundle, clean_encoder: VitProposalEncoder) -> None:
     """Fused operators survive the export, and every weight is stored once: nothing depends on sizes of the example."""
-    encoder, path = _exported("clean", folder)
-    graph = onnx.load(path).graph
+    encoder = clean_encoder
+    graph = onnx.load(tiny_bundle.graph_path("proposal_encoder")).graph
     operators = [node.op_type for node in graph.node]
     calls = 4 + encoder.method.masked_blocks  # of blocks: the trunk's once, the masked ones for crops and for masks
     assert operators.count("LayerNormalization") == 2 * calls + 3
@@ -201,7 +168,6 @@ def test_graph_is_compact(folder: Path) -> None:
     assert stored - weights < 200  # scalars, axes, shapes, and the sample positions of the encoder's own grid
 
 
-@pytest.mark.parametrize("preset", ["clean", "reference"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -210,12 +176,12 @@ def test_graph_is_compact(folder: Path) -> None:
         {"final_ln_after_pool": True, "norm_kwargs": {"eps": 1e-3}, "act_kwargs": {"approximate": "tanh"}},
     ],
 )
-def test_tower_variants(preset: Preset, options: dict[str, object]) -> None:
+def test_tower_variants(options: dict[str, object]) -> None:
     tower = _tower(**options)
-    method = method_for(preset, _facts(40))
+    method = method_for("clean", _facts(40))
     image, masks = _inputs(5, 50, 36)
     actual = _run(VitProposalEncoder(tower, method), image, masks, method.global_weight)
-    _assert_close(actual, _plain(tower, method, image, masks, torch.float64), 1e-5)
+    _assert_close(actual, _plain(tower, method, image, masks), 1e-5)
 
 
 @pytest.mark.parametrize("masked_blocks", [1, 4])
@@ -224,9 +190,7 @@ def test_any_number_of_masked_blocks(masked_blocks: int) -> None:
     method = replace(method_for("clean", _facts(40)), masked_blocks=masked_blocks, similarity="dot")
     image, masks = _inputs(6, 50, 36)
     actual = _run(VitProposalEncoder(tower, method), image, masks, method.global_weight)
-    expected = _plain(tower, method, image, masks, torch.float64)
-    expected[2] = method.global_weight * expected[0] + (1 - method.global_weight) * expected[1]
-    _assert_close(actual, expected, 1e-5)
+    _assert_close(actual, _plain(tower, method, image, masks), 1e-5)
 
 
 def test_full_mask_gives_the_ordinary_image_feature() -> None:
@@ -273,16 +237,22 @@ def test_mask_spans(mask: str, rule: BoxRule, expected: tuple[int, int]) -> None
         ({"layers": 2}, "expected 1 to 2"),
     ],
 )
-def test_other_towers_are_refused(options: dict[str, object], message: str) -> None:
+def test_other_vits_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         VitProposalEncoder(_tower(**options), method_for("clean", _facts(40)))
+
+
+def test_other_towers_are_refused() -> None:
+    method = method_for("clean", _facts(40))
     with pytest.raises(InputError, match="Identity"):
-        VitProposalEncoder(nn.Identity(), method_for("clean", _facts(40)))
+        VitProposalEncoder(nn.Identity(), method)
+    resnet = ModifiedResNet([1, 1, 1, 1], output_dim=8, heads=2, image_size=32, width=8)
+    with pytest.raises(InputError, match=r"ResNet support is not built yet. Use a plain CLIP ViT such as ViT-B-32"):
+        VitProposalEncoder(resnet, method)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["clean", "reference"])
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
+@pytest.mark.parametrize(("name", "preset"), [("ViT-B-32", "reference"), ("ViT-B-16", "clean")])
 def test_true_size(name: str, preset: Preset, tmp_path: Path) -> None:
     torch.manual_seed(1)
     tower = _perturbed(open_clip.CLIP(**open_clip.get_model_config(name)).eval().visual, seed=1)
@@ -293,5 +263,5 @@ def test_true_size(name: str, preset: Preset, tmp_path: Path) -> None:
     for count, height, width in [(1, 120, 200), (7, 333, 222)]:
         image, masks = _inputs(count, height, width, seed=count)
         actual = _run(encoder, image, masks, method.global_weight)
-        _assert_close(actual, _plain(tower, method, image, masks, torch.float64), 1e-5)
+        _assert_close(actual, _plain(tower, method, image, masks), 1e-5)
         _assert_close(_run_onnx(session, image, masks, method.global_weight), actual, 1e-4)

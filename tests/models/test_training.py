@@ -15,10 +15,11 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from risexport.crops import token_weights
+from risexport.presets import MASKED_BLOCKS, ClipFacts, method_for
 from tabletop import evaluate, train_clip, train_sam
 from tabletop.clip_loss import ClipLoss, disturb_tokens
 from tabletop.clip_model import (
-    MASKED_BLOCKS,
     TokenTable,
     VisualInputs,
     build_clip,
@@ -33,8 +34,8 @@ from tabletop.evaluate import load_clip
 from tabletop.resample import cut_boxes, tight_boxes
 from tabletop.sam_loss import SamBatch, SamLoss, sam_losses, sample_pixels
 from tabletop.sam_model import build_tabletop_sam, decode_prompts
-from tabletop.training import RunConfig, TrainingRun, learning_rate_factor, randomness
-from tabletop.views import CROP_PX, FINE_GRID, MAX_OVERLAP, make_distractors, make_views, roughen
+from tabletop.training import randomness
+from tabletop.views import CROP_PX, MAX_OVERLAP, make_distractors, make_views, roughen
 
 CPU = torch.device("cpu")
 COLOURS = {"red": (210, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 210)}
@@ -263,8 +264,7 @@ def test_distractors_are_wrong_masks(shards: Path) -> None:
         made = make_distractors(masks, instances == 0, rng)
         made_in_all += len(made)
         for mask in made:
-            assert max((mask & known).sum() / (mask | known).sum() for known in masks) < 1
-            assert min((mask & known).sum() / (mask | known).sum() for known in masks) < MAX_OVERLAP
+            assert max((mask & known).sum() / (mask | known).sum() for known in masks) < MAX_OVERLAP
     assert made_in_all > 12
 
 
@@ -277,14 +277,14 @@ def test_roughened_masks_stay_near() -> None:
     assert max(iou) < 1
 
 
-def test_views_show_every_object_twice_as_the_graph_would(shards: Path) -> None:
+def test_views_show_every_object_twice_as_the_graph_would(shards: Path, clip: CLIP) -> None:
     data = SceneData(shards, CPU)
     views = make_views(data, seed=0)
     assert len(views.squashed) == len(data)
     scene, generator = np.array([3]), torch.Generator()
     chosen = ViewTensors(views, CPU).choose(scene, None)
     np.testing.assert_array_equal(chosen.object_rows, data.rows_of(scene)[0])
-    inputs = ViewTensors(views, CPU).inputs(chosen, CROP_PX, generator, 0.0)
+    inputs = ViewTensors(views, CPU).inputs(chosen, clip.visual, generator, 0.0)
     instances = data.instances(scene)
     masks = instances == torch.from_numpy(data.objects.label[chosen.object_rows])[:, None, None]
     mean, std = (torch.tensor(v)[:, None, None] for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
@@ -292,14 +292,45 @@ def test_views_show_every_object_twice_as_the_graph_would(shards: Path) -> None:
     filled = torch.where(masks[:, None], (image - mean) / std, torch.zeros(()))
     crops = cut_boxes(filled, tight_boxes(masks), (CROP_PX, CROP_PX))
     torch.testing.assert_close(inputs.crops[: len(masks)], crops, atol=0.06, rtol=0)  # 8-bit steps over std
-    cells = CROP_PX // 16
-    exact = F.adaptive_avg_pool2d(masks[:, None].float(), FINE_GRID).reshape(len(masks), FINE_GRID, FINE_GRID)
-    pooled = F.avg_pool2d(exact[:, None], FINE_GRID // cells).flatten(1)
-    assert (
-        inputs.weights[: len(masks)] - pooled
-    ).abs().max() < 0.2  # adaptive cells overlap, those of the views do not
+    facts = ClipFacts(
+        "clip.json", "random", "", "vit", CROP_PX, 128, 77, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    )
+    exported = token_weights(masks, clip.visual.grid_size[0], method_for("clean", facts))
+    found = inputs.weights[: len(masks)]
+    torch.testing.assert_close(found, exported, atol=2 / 255 + 1e-4, rtol=0)  # the views are kept in 8 bits
+    assert torch.equal(found > 0, exported > 0)
     again = make_views(data, seed=0)
     np.testing.assert_array_equal(again.crops, views.crops)
+
+
+def test_views_are_cut_on_the_cpu(shards: Path) -> None:
+    data = SceneData(shards, CPU)
+    data.device = torch.device("meta")
+    with pytest.raises(ValueError, match=r"expected scenes on the CPU.*got them on meta.*ViewTensors"):
+        make_views(data, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("size_px", "message"),
+    [(100, "multiple of the patch size 16 px, got 100 px"), (128, "patches a side that divide 60, got 128 px")],
+)
+def test_views_refuse_an_image_size_they_cannot_serve(shards: Path, size_px: int, message: str) -> None:
+    views = ViewTensors(make_views(SceneData(shards, CPU), seed=0), CPU)
+    visual = build_clip(load_config(), 40, size_px).visual
+    with pytest.raises(ValueError, match=message):
+        views.inputs(views.choose(np.array([0]), None), visual, torch.Generator(), 0.0)
+
+
+def test_clip_training_follows_the_views_device(shards: Path) -> None:
+    """As on a GPU, the scenes are on another device than views and model; here no batch may touch theirs."""
+    data = SceneData(shards, CPU)
+    table = TokenTable.of_texts(data.texts)
+    model, views = build_clip(load_config(), len(table)), ViewTensors(make_views(data, seed=0), CPU)
+    data.device = torch.device("meta")
+    losses = ClipLoss(model, data, views, table, 2)(randomness(0, 0, CPU))
+    assert {value.device for value in losses.values()} == {CPU}
+    figures = evaluate.choice_accuracy(model, table, data, views)
+    assert 0 <= (figures["attribute"] or 0) <= 1
 
 
 def test_clip_loss_depends_on_seed_and_step_alone(shards: Path) -> None:
@@ -375,71 +406,41 @@ def test_sam_loss_is_finite_for_every_kind_of_prompt(shards: Path) -> None:
     assert {"point_embeddings", "not_a_point_embed", "no_mask_embed"} <= trained
 
 
-class Clock:
-    """Seconds that pass by ten at every look."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 10.0
-        return self.now
-
-
-def tiny_run(out: Path, stop_at: int | None, resume: Path | None) -> TrainingRun:
-    torch.manual_seed(0 if resume is None else 99)
-    model = nn.Linear(4, 1)
-    config = RunConfig(
-        out, minutes=4, seed=2, learning_rate=0.05, weight_decay=0.1, validate_s=50, device=CPU, resume=resume
-    )
-    run = TrainingRun(model, nn.Linear(4, 1), config, Clock())
-
-    def loss(random: Any) -> dict[str, Tensor]:
-        if run.step == stop_at:
-            raise KeyboardInterrupt
-        x = torch.rand(8, 4, generator=random.device) + random.host.random()
-        return {"loss": ((model(x) - x.sum(1, keepdim=True)) ** 2).mean()}
-
-    if stop_at is None:
-        run.fit(loss, lambda _: {})
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            run.fit(loss, lambda _: {})
-    return run
-
-
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = tiny_run(tmp_path / "whole", None, None)
-    tiny_run(tmp_path / "cut", 15, None)
-    resumed = tiny_run(tmp_path / "cut", None, tmp_path / "cut" / "checkpoint.pt")
-    assert resumed.step == whole.step == 23
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name])
-    for name, value in whole.ema.state_dict().items():
-        assert torch.equal(value, resumed.ema.state_dict()[name])
-        assert not torch.equal(value, whole.model.state_dict()[name])
-    assert not list((tmp_path / "cut").glob("*.partial"))
-
-
-def test_learning_rate_warms_up_and_ends_at_zero() -> None:
-    factors = [learning_rate_factor(share / 100) for share in range(101)]
-    assert 0 < factors[0] < 0.1
-    assert max(factors) == pytest.approx(1.0)
-    assert factors[-1] == pytest.approx(0.0)
-    assert factors[50:] == sorted(factors[50:], reverse=True)
-
-
 def test_train_clip_writes_weights_that_open_clip_loads(shards: Path, tmp_path: Path) -> None:
     words = [str(shards), "--val", str(shards), "--out", str(tmp_path), "--minutes", "0.03", "--device", "cpu"]
     train_clip.main([*words, "--scenes-per-step", "2"])
     CLIP(**load_config()).load_state_dict(load_file(tmp_path / "clip.safetensors"))
     assert {value.dtype for value in load_file(tmp_path / "clip.safetensors").values()} == {torch.float16}
     model, _ = load_clip(tmp_path / "clip.safetensors")
-    kept = {tuple(row) for row in model.token_embedding.weight.tolist()}
+    kept = torch.unique(model.token_embedding.weight, dim=0)
     assert len(kept) == len(TokenTable.of_texts(SceneData(shards, CPU).texts))
     metrics = json.loads((tmp_path / "clip_metrics.json").read_text())
     assert 0 <= metrics["attribute"] <= 1
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["final"] == metrics
+
+
+def test_a_first_stage_leaves_only_what_the_next_begins_from(shards: Path, tmp_path: Path) -> None:
+    words = [str(shards), "--val", str(shards), "--minutes", "0.02", "--device", "cpu", "--scenes-per-step", "2"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_clip.main([*words, "--out", str(first), "--image-size", "64"])
+    assert {path.name for path in first.iterdir()} == {"checkpoint.pt", "clip_metrics.json", "log.jsonl"}
+    train_clip.main([*words, "--out", str(second), "--init", str(first / "checkpoint.pt")])
+    assert (second / "clip.safetensors").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
+def test_training_and_evaluation_run_on_a_gpu(shards: Path, tmp_path: Path) -> None:
+    words = [str(shards), "--val", str(shards), "--out", str(tmp_path), "--minutes", "0.1", "--device", "cuda"]
+    train_clip.main([*words, "--scenes-per-step", "2"])
+    torch.manual_seed(0)
+    train_sam.export_sam(build_tabletop_sam(), tmp_path / "sam.safetensors")
+    weights = ["--clip", str(tmp_path / "clip.safetensors"), "--sam", str(tmp_path / "sam.safetensors")]
+    evaluate.main([str(shards), *weights, "--images", "1", "--device", "cuda", "--out", str(tmp_path / "metrics.json")])
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    trained = json.loads((tmp_path / "clip_metrics.json").read_text())
+    assert metrics["choice"]["attribute"] == pytest.approx(trained["attribute"], abs=0.1)  # float16 weights
+    assert 0 <= metrics["point"]["best of three"] <= 1
 
 
 def test_train_sam_writes_weights_that_load_strictly(shards: Path, tmp_path: Path) -> None:
