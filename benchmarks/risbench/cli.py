@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     accuracy.add_argument("--limit", type=int, metavar="N", help="only the first N images of every split")
     accuracy.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
+    accuracy.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
     return parser
 
 
@@ -68,7 +69,7 @@ def _run_accuracy(options: argparse.Namespace) -> None:
 
     try:
         from risbench.accuracy import AccuracyConfig, measure_accuracy
-        from risbench.tables import format_accuracy
+        from risbench.tables import format_accuracy, markdown_accuracy
     except ModuleNotFoundError as error:
         raise BackendError(
             f'risbench needs {error.name}, which is not installed. Run: pip install "risengine[bench]"'
@@ -76,8 +77,9 @@ def _run_accuracy(options: argparse.Namespace) -> None:
     from risengine import load
     from risengine.output import check_writable, write_atomically
 
-    if options.json is not None:
-        check_writable(options.json)
+    for path in (options.json, options.markdown):
+        if path is not None:
+            check_writable(path)
     if options.refer is None and options.dataset != "tabletop":
         raise InputError(f"{options.dataset} does not come with risbench. Pass REFER's data folder as --refer ROOT.")
     config = AccuracyConfig(
@@ -93,6 +95,9 @@ def _run_accuracy(options: argparse.Namespace) -> None:
     if options.json is not None:
         data = msgspec.json.format(msgspec.json.encode(report, enc_hook=str), indent=2)
         write_atomically(options.json, lambda file: file.write(data + b"\n"))
+    if options.markdown is not None:
+        table = markdown_accuracy(report)
+        write_atomically(options.markdown, lambda file: file.write(f"{table}\n".encode()))
     print(format_accuracy(report))
 
 

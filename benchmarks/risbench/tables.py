@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from risbench.accuracy import AccuracyReport, KindResult, SplitResult
 from risbench.metrics import PRECISION_AT
 
-__all__ = ["format_accuracy", "format_table"]
+__all__ = ["format_accuracy", "format_table", "markdown_accuracy"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -32,6 +32,34 @@ def format_accuracy(report: AccuracyReport) -> str:
         "expression.\nrandom, fitting: expected value of guessing among all, or among what fits the noun phrase.",
     ]
     return "\n\n".join(parts)
+
+
+def markdown_accuracy(report: AccuracyReport) -> str:
+    """Returns the figures a README shows, as a Markdown table with its conditions, in percent."""
+    rows = [
+        "| set | expressions | n | mIoU | oIoU | oracle | guess | right object | guess |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, result in report.splits.items():
+        for kind, figures in result.kinds.items():
+            cells = [
+                name,
+                kind,
+                str(figures.answers.count),
+                *(_percent(value) for value in (figures.answers.miou, figures.answers.oiou, figures.oracle.miou)),
+                *(_percent(figures.fitting_proposal), _percent(figures.right_object), _percent(figures.fitting_object)),
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    points = ", ".join(f"{_percent(result.point_iou)} ({name})" for name, result in report.splits.items())
+    counts = ", ".join(f"{result.images} images of `{name}`" for name, result in report.splits.items())
+    conditions = (
+        f"Percent; bundle `{report.bundle.name}` ({report.bundle.precision}, {report.bundle.method.preset} preset, "
+        f"{report.bundle.id[:12]}), {counts}, {', '.join(report.bundle.providers)}. mIoU, oIoU: image and text to "
+        "mask; oracle: mIoU of the best proposal; an expression without a proposal counts as IoU 0. right object: "
+        "choice among ground-truth masks. guess: expected value of guessing among what fits the noun phrase. SAM "
+        f"alone, best of three masks at a random interior point: {points} IoU."
+    )
+    return "\n".join([*rows, "", conditions])
 
 
 def _format_split(dataset: str, name: str, result: SplitResult) -> str:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["contact_sheet", "draw_proposals", "draw_segmentation"]
 
-_TINT = (255, 40, 110)
-_TINT_SHARE = 0.45
-_OUTSIDE_SHARE = 0.62  # brightness of what was not chosen: the answer should be seen at a glance
+_TINT = (0, 255, 190)
+_TINT_SHARE = 0.22
+_OUTSIDE_SHARE = 0.5  # brightness of what was not chosen: the answer should be seen at a glance
 
 
 def draw_segmentation(segmentation: Segmentation) -> Image.Image:
@@ -118,5 +118,5 @@ def _captioned(picture: Image.Image, text: str, figure: str) -> Image.Image:
     middle = picture.height + strip // 2
     draw.text((size_px / 2, middle), text, fill="white", font=font, anchor="lm")
     if figure:
-        draw.text((picture.width - size_px / 2, middle), figure, fill=(255, 150, 185), font=font, anchor="rm")
+        draw.text((picture.width - size_px / 2, middle), figure, fill=(120, 255, 215), font=font, anchor="rm")
     return framed

@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
                 )
                 overlays.append(answer.overlay())
                 save_image(overlays[-1], folder / f"{picture.path.stem}-{len(overlays):02d}.png")
-    save_image(contact_sheet(overlays, columns=4, cell_width_px=400), sheet_path)
+    save_image(contact_sheet(overlays, columns=5, cell_width_px=400), sheet_path)
     print("\n".join(lines))
     print(f"\n{right} of {len(overlays)} expressions right (IoU > {_RIGHT_IOU}). Look at {sheet_path}")
     return 0 if right >= 0.9 * len(overlays) else 1
