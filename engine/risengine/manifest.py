@@ -6,6 +6,7 @@ names the place. The presets of the method are values of :class:`Method`, never 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -145,9 +146,12 @@ class ProposalSettings:
         for name in ("points_per_side", "points_per_batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}; expected at least 1.")
-        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} = {getattr(self, name)}; expected a number in [0, 1].")
+        # A SAM with random weights, as latency is measured with, predicts IoUs outside [0, 1].
+        for name in ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name} = {getattr(self, name)}; expected a finite number.")
+        if not 0 <= self.box_nms_thresh <= 1:
+            raise InputError(f"box_nms_thresh = {self.box_nms_thresh}; expected a number in [0, 1].")
 
 
 @dataclass(frozen=True)

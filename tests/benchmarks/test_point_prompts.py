@@ -33,10 +33,11 @@ class FakeSam:
         if role == "point_decoder":
             count = len(feeds["points"])
             tokens = np.broadcast_to(np.arange(3, dtype=np.float32)[None, :, None], (count, 3, 1))
-            features = np.zeros((count, 16, 8), np.float32)
+            features = np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None], (count, 16, 8))
             return {"iou_predictions": np.ones((count, 3)), "mask_tokens": tokens, "image_features": features}
         slots = feeds["mask_tokens"][:, 0].astype(int)
-        return {"logits": self.logits[feeds["prompt_index"], slots]}
+        prompts = feeds["image_features"][feeds["prompt_index"], 0, 0].astype(int)
+        return {"logits": self.logits[prompts, slots]}
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_prompts_follow_the_graph_contract(logits: np.ndarray) -> None:
     dtypes = {name: feeds[name].dtype for name in ("image_size", "points", "labels")}
     assert dtypes == {"image_size": np.int64, "points": np.float32, "labels": np.int64}
     feeds = sam.feeds["mask_decoder"]
-    assert feeds["prompt_index"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert feeds["prompt_index"].tolist() == [0, 0, 0]
     assert feeds["prompt_index"].dtype == np.int64
     assert feeds["mask_tokens"].shape == (6, 1)
 
