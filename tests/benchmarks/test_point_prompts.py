@@ -91,7 +91,7 @@ def test_prompts_follow_the_graph_contract(logits: np.ndarray) -> None:
     feeds = sam.feeds["mask_decoder"]
     assert feeds["prompt_index"].tolist() == [0, 0, 0]
     assert feeds["prompt_index"].dtype == np.int64
-    assert feeds["mask_tokens"].shape == (6, 1)
+    assert feeds["mask_tokens"].shape == (3, 1)
 
 
 def test_points_lie_in_the_mask_and_depend_on_the_seed() -> None:
