@@ -33,11 +33,29 @@ class Bundle:
         return self.path / self.manifest.text.tokenizer.file
 
     @property
+    def vectors_path(self) -> Path:
+        """Path of the test vectors."""
+        return self.path / self.manifest.vectors.file
+
+    def check_target(self, device: str) -> None:
+        """Checks that the bundle is built for a device.
+
+        Raises:
+            BundleError: It is built for another.
+        """
+        target = self.manifest.target
+        if target != device:
+            raise BundleError(
+                f"bundle {self.path} is built for target {target!r}; this engine runs on {device!r}. "
+                f"Rebuild it with --target {device}."
+            )
+
+    @property
     def files(self) -> tuple[FileSpec, ...]:
         """Every file the manifest lists."""
         graphs = self.manifest.graphs.values()
         external = [file for graph in graphs for file in graph.external]
-        return (*graphs, *external, self.manifest.text.tokenizer)
+        return (*graphs, *external, self.manifest.text.tokenizer, self.manifest.vectors)
 
 
 def embedded_bundles() -> list[str]:

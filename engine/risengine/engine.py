@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from risengine.bundle import Bundle, open_bundle
+from risengine.caller_masks import MasksLike, read_masks
 from risengine.config import RuntimeConfig
-from risengine.errors import BundleError, InputError
+from risengine.errors import InputError
 from risengine.images import ImageLike, load_image
 from risengine.manifest import Manifest, Role
+from risengine.overrides import apply_overrides
 from risengine.phrase import load_language_model
-from risengine.proposals import Progress, generate_proposals, proposals_from_masks
+from risengine.prompts import read_prompts
+from risengine.proposals import Progress, generate_proposals, prompted_proposals
+from risengine.sam import SamImage
 from risengine.score import similarity
 from risengine.session import OnnxSession, Session
 from risengine.text import TextEncoder, parse_expression
@@ -28,21 +32,30 @@ __all__ = ["Engine", "load"]
 
 Askable: TypeAlias = "ImageLike | EncodedImage"
 
-_MASKED_PIXELS = 1 << 25  # mask pixels described in one call; the graph holds three floats for each: about 400 MB
+# What is described in one call, so that memory does not grow with the number of masks.
+_MASKED_PIXELS = 1 << 25  # of all masks; the graph holds three floats for each: about 400 MB
+_CROPPED_PIXELS = 64 * 224**2  # of all crops; the towers hold 5 to 15 MB for each crop of 224 px
 
 
-def load(bundle: str | os.PathLike[str] = "tabletop", config: RuntimeConfig | None = None) -> Engine:
+def load(
+    bundle: str | os.PathLike[str] = "tabletop", config: RuntimeConfig | None = None, **overrides: object
+) -> Engine:
     """Loads a bundle and makes it ready to segment.
+
+    ``load("tabletop", global_weight=0.85, points_per_side=8)`` uses those values in place of the bundle's.
 
     Args:
         bundle: Name of an embedded bundle, or path of a bundle directory.
         config: Device and threads; the CPU with automatic threads when left out.
+        overrides: ``global_weight`` (v), ``sentence_weight`` (r) and the fields of
+            :class:`~risengine.manifest.ProposalSettings`. Everything else is fixed by the bundle's graphs.
 
     Raises:
         BundleError: The bundle is missing, damaged, of another format version, or built for another device.
         BackendError: ONNX Runtime or spaCy's English model is missing, or a graph cannot be loaded.
+        InputError: An override is unknown, fixed by the graphs, or outside its range.
     """
-    return Engine(open_bundle(bundle), config or RuntimeConfig())
+    return Engine(open_bundle(bundle), config or RuntimeConfig(), overrides)
 
 
 class Engine:
@@ -53,15 +66,14 @@ class Engine:
 
     Attributes:
         sessions: The loaded graphs by role, for measurements and tests.
+        method: The method in force: the bundle's, with the weights that were overridden.
+        proposal_settings: The proposal settings in force.
     """
 
-    def __init__(self, bundle: Bundle, config: RuntimeConfig) -> None:
+    def __init__(self, bundle: Bundle, config: RuntimeConfig, overrides: Mapping[str, object] | None = None) -> None:
         """Loads every graph of an opened bundle; see :func:`load`."""
-        if bundle.manifest.target != config.device:
-            raise BundleError(
-                f"bundle {bundle.path} is built for target {bundle.manifest.target!r}; this engine runs on "
-                f"{config.device!r}. Rebuild it with --target {config.device}."
-            )
+        bundle.check_target(config.device)
+        self.method, self.proposal_settings = apply_overrides(bundle.manifest, overrides or {})
         load_language_model()
         self._bundle = bundle
         self.sessions: dict[Role, Session] = {
@@ -73,7 +85,7 @@ class Engine:
 
     @property
     def manifest(self) -> Manifest:
-        """The facts of the bundle in use."""
+        """The facts of the bundle in use; what is in force are :attr:`method` and :attr:`proposal_settings`."""
         return self._bundle.manifest
 
     @property
@@ -86,29 +98,50 @@ class Engine:
         """Execution providers that really run the graphs."""
         return tuple(dict.fromkeys(name for session in self.sessions.values() for name in session.providers))
 
-    def proposals(self, image: ImageLike, progress: Progress | None = None) -> Proposals:
-        """Proposes masks for the objects of an image, with the bundle's SAM and settings.
+    def proposals(
+        self,
+        image: ImageLike,
+        progress: Progress | None = None,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+    ) -> Proposals:
+        """Proposes masks for the objects of an image, with the bundle's SAM.
+
+        Without prompts, SAM's automatic generator runs with the settings in force. With prompts, each gets SAM's three
+        masks, unfiltered as from ``SamPredictor.predict``, one of which may be empty: those of prompt p are rows
+        ``3 * p`` to ``3 * p + 2``, best predicted quality first, so that ``[::3]`` is the best of every prompt.
 
         Args:
             image: Path, PIL image or (H, W, 3) uint8 RGB array.
             progress: Called with (prompts done, prompts in all).
+            points: (P, 2) xy in pixels, each a prompt by itself on its object, or (P, K, 2), prompts of K points.
+            labels: (P, K): 1 for points on the object, 0 for points off it; 1 when left out.
+            boxes: (P, 4) half-open xyxy in pixels, each a prompt by itself, or with the points of the same row.
 
         Raises:
-            InputError: The image cannot be used.
+            InputError: The image or the prompts cannot be used.
         """
-        return self._propose(load_image(image), progress)
+        pixels = load_image(image)
+        if points is None and labels is None and boxes is None:
+            return self._propose(pixels, progress)
+        prompts = read_prompts(points, labels, boxes, (pixels.shape[0], pixels.shape[1]))
+        sam = SamImage.encode(self.sessions, pixels, self.manifest.sam_image_size_px)
+        return prompted_proposals(sam, prompts, progress)
 
     def encode_image(
         self,
         image: ImageLike,
-        masks: NDArray[np.bool_] | None = None,
+        masks: MasksLike | None = None,
         progress: Progress | None = None,
     ) -> EncodedImage:
         """Computes proposals and their features: all that an expression does not change.
 
         Args:
             image: Path, PIL image or (H, W, 3) uint8 RGB array.
-            masks: (N, H, W) bool, used in place of SAM's proposals.
+            masks: Used in place of SAM's proposals: (N, H, W) bool, the result of :meth:`proposals`, or a list in which
+                each mask is (H, W) bool, COCO run lengths, or a list of polygons, which cover the pixels whose centres
+                lie inside.
             progress: Called with (prompts done, prompts in all) while proposals are made.
 
         Returns:
@@ -125,10 +158,10 @@ class Engine:
             if masks is None:
                 proposals = self._propose(pixels, progress)
             else:
-                proposals = proposals_from_masks(masks, (pixels.shape[0], pixels.shape[1]))
+                proposals = read_masks(masks, (pixels.shape[0], pixels.shape[1]))
         with _timed(timings, "proposal_features"):
-            features = self._describe(pixels, proposals.masks)
-        return EncodedImage(pixels, proposals, features, self.bundle_id, timings)
+            features = self._describe(pixels, proposals)
+        return EncodedImage(pixels, proposals, features, self.bundle_id, timings, self.method.global_weight)
 
     def check_text(self, text: str) -> None:
         """Checks that an expression can be asked, without an image.
@@ -136,7 +169,7 @@ class Engine:
         Raises:
             InputError: The text is blank, too long, or holds control characters.
         """
-        self._text.tokenize(parse_expression(text, self.manifest.method).sentence)
+        self._text.tokenize(parse_expression(text, self.method).sentence)
 
     def segment(self, image: Askable, text: str) -> Segmentation:
         """Returns the mask that an expression refers to.
@@ -146,15 +179,17 @@ class Engine:
             text: English referring expression.
 
         Raises:
-            InputError: The image or the text cannot be used, the image was encoded by another bundle, or nothing is
-                proposed in it, so that there is no mask to choose (:meth:`rank` returns an empty list instead).
+            InputError: The image or the text cannot be used, the image was encoded by another bundle or under another
+                ``global_weight``, or nothing is proposed in it, so that there is no mask to choose (:meth:`rank`
+                returns an empty list instead).
         """
         best = self.rank(image, text, top_k=1)
         if not best:
-            settings = self.manifest.proposals
+            settings = self.proposal_settings
             raise InputError(
                 f"no object was found in the image: 0 masks at pred_iou_thresh {settings.pred_iou_thresh} and "
-                f"stability_score_thresh {settings.stability_score_thresh}. Pass masks of your own to encode_image."
+                f"stability_score_thresh {settings.stability_score_thresh}. Load the engine with lower ones, or pass "
+                "masks of your own to encode_image."
             )
         return best[0]
 
@@ -170,28 +205,35 @@ class Engine:
             At most ``top_k`` answers; an empty list where nothing is proposed.
 
         Raises:
-            InputError: The image or the text cannot be used, ``top_k`` < 1, or the image was encoded by another bundle.
+            InputError: The image or the text cannot be used, ``top_k`` < 1, or the image was encoded by another bundle
+                or under another ``global_weight``.
         """
         if top_k < 1:
             raise InputError(f"top_k = {top_k}; expected at least 1.")
         own: dict[str, float] = {}
         with _timed(own, "phrase"):  # a bad text is refused before the image is worked on
-            expression = parse_expression(text, self.manifest.method)
+            expression = parse_expression(text, self.method)
         with _timed(own, "text_features"):
-            text_feature = self._text.encode_expression(expression, self.manifest.method.sentence_weight)
+            text_feature = self._text.encode_expression(expression, self.method.sentence_weight)
         encoded = image if isinstance(image, EncodedImage) else self.encode_image(image)
         if encoded.bundle_id != self.bundle_id:
             raise InputError(
                 f"image was encoded by bundle {encoded.bundle_id[:12]}, this engine runs {self.bundle_id[:12]}. "
                 "Encode it again with this engine."
             )
+        if encoded.global_weight != self.method.global_weight:
+            raise InputError(
+                f"image was encoded with global_weight {encoded.global_weight}, this engine mixes with "
+                f"{self.method.global_weight}. Encode it again with this engine; "
+                "encode_image(image, masks=encoded.proposals) keeps its proposals."
+            )
         with _timed(own, "score"):
-            scores = similarity(encoded.features, text_feature, self.manifest.method.similarity)
+            scores = similarity(encoded.features, text_feature, self.method.similarity)
             order = np.argsort(-scores, kind="stable")[:top_k]
         timings = {**encoded.timings_ms, **own}
         return [
             Segmentation(
-                mask=encoded.proposals.masks[i].copy(),
+                mask=encoded.proposals.mask(int(i)),
                 box=encoded.proposals.boxes[i].copy(),
                 score=float(scores[i]),
                 index=int(i),
@@ -217,21 +259,22 @@ class Engine:
         self.close()
 
     def _propose(self, pixels: NDArray[np.uint8], progress: Progress | None) -> Proposals:
-        manifest = self.manifest
-        return generate_proposals(self.sessions, pixels, manifest.proposals, manifest.sam_image_size_px, progress)
+        side_px = self.manifest.sam_image_size_px
+        return generate_proposals(self.sessions, pixels, self.proposal_settings, side_px, progress)
 
-    def _describe(self, pixels: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def _describe(self, pixels: NDArray[np.uint8], proposals: Proposals) -> NDArray[np.float32]:
         session = self.sessions["proposal_encoder"]
-        if not len(masks):
+        if not len(proposals):
             (features,) = (tensor for tensor in session.outputs if tensor.name == "features")
             return np.zeros((0, int(features.shape[-1])), np.float32)
-        weight = np.array(self.manifest.method.global_weight, np.float32)
-        step = max(1, _MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]))
+        weight = np.array(self.method.global_weight, np.float32)
+        side_px = self.method.image_size_px
+        step = max(1, min(_MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]), _CROPPED_PIXELS // side_px**2))
         parts = [
-            session.run({"image": pixels, "masks": masks[start : start + step], "global_weight": weight})["features"]
-            for start in range(0, len(masks), step)
+            session.run({"image": pixels, "masks": proposals[start : start + step].masks, "global_weight": weight})
+            for start in range(0, len(proposals), step)
         ]
-        return np.concatenate(parts)
+        return np.concatenate([part["features"] for part in parts])
 
 
 @contextmanager

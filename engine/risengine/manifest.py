@@ -21,6 +21,7 @@ __all__ = [
     "FileSpec",
     "GraphSpec",
     "Manifest",
+    "Measure",
     "Method",
     "Parity",
     "ProposalSettings",
@@ -30,10 +31,11 @@ __all__ = [
     "TextSpec",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 Role = Literal["image_encoder", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder"]
+Measure = Literal["relative_error", "cosine", "mask_iou", "selection_agreement"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class FileSpec:
 class GraphSpec(FileSpec):
     """A graph file, its signature, and what a person asks about it.
 
-    ``flops`` holds multiply-adds counted twice for one call at the shapes in ``flops_at``. ``fp32_nodes`` names the
-    nodes kept in single precision in a reduced-precision graph. ``external`` lists weight files beside the graph.
+    ``flops`` holds multiply-adds counted twice for one call at the shapes in ``flops_at``. ``fp32_nodes`` lists the
+    nodes kept in single precision in a reduced-precision graph, each as ``reason: operator name``. ``external`` lists
+    weight files beside the graph.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -128,11 +131,18 @@ class ProposalSettings:
 
     Attributes:
         points_per_side: Points of the prompt grid along each side.
-        points_per_batch: Prompts decoded in one call.
+        points_per_batch: Most prompts decoded in one call; fewer where that keeps them in cache. Changes no result.
         pred_iou_thresh: Masks of a predicted IoU above this are kept, in [0, 1]; 0 keeps all.
         stability_score_thresh: Lowest stability score kept, in [0, 1].
         stability_score_offset: Shift of the logit cut-off when the stability score is computed.
         box_nms_thresh: Box IoU above which the lower-scored of two masks is dropped.
+        crop_n_layers: Layers of crops prompted beside the whole image; layer i has 4 ** i crops, each encoded anew.
+        crop_nms_thresh: Box IoU above which, of masks from two crops, the one from the larger crop is dropped.
+        crop_overlap_ratio: Overlap of the first layer's crops as a share of the shorter side; later layers have less.
+        crop_n_points_downscale_factor: In layer n the grid has points_per_side over this ** n points along each side.
+        point_grids: Points in place of the grids, for the whole image and then for each layer's crops: xy as shares
+            of the width and height, in [0, 1].
+        min_mask_region_area: Holes and islands of fewer pixels are filled and removed; 0 leaves masks as they are.
     """
 
     points_per_side: int = 32
@@ -141,17 +151,47 @@ class ProposalSettings:
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    min_mask_region_area: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("points_per_side", "points_per_batch"):
+        for name in ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}; expected at least 1.")
+        for name in ("crop_n_layers", "min_mask_region_area"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} = {getattr(self, name)}; expected at least 0.")
         # A SAM with random weights, as latency is measured with, predicts IoUs outside [0, 1].
         for name in ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset"):
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"{name} = {getattr(self, name)}; expected a finite number.")
-        if not 0 <= self.box_nms_thresh <= 1:
-            raise InputError(f"box_nms_thresh = {self.box_nms_thresh}; expected a number in [0, 1].")
+        for name in ("box_nms_thresh", "crop_nms_thresh", "crop_overlap_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} = {getattr(self, name)}; expected a number in [0, 1].")
+        self._check_grids()
+
+    def _check_grids(self) -> None:
+        if self.point_grids is None:
+            if self.points_per_side < self.crop_n_points_downscale_factor**self.crop_n_layers:
+                raise InputError(
+                    f"points_per_side = {self.points_per_side} leaves no point in crop layer {self.crop_n_layers} with "
+                    f"crop_n_points_downscale_factor = {self.crop_n_points_downscale_factor}. Raise the one or lower "
+                    "the other."
+                )
+            return
+        if len(self.point_grids) != self.crop_n_layers + 1:
+            raise InputError(
+                f"point_grids has {len(self.point_grids)} grids; expected {self.crop_n_layers + 1}: one for the whole "
+                "image and one for each crop layer."
+            )
+        if not all(0 <= value <= 1 for grid in self.point_grids for point in grid for value in point):
+            raise InputError(
+                "point_grids holds a value outside [0, 1]; expected shares of the image's width and height."
+            )
 
 
 @dataclass(frozen=True)
@@ -164,17 +204,29 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class Parity:
-    """One figure measured at build time: the exported graph against the PyTorch reference.
+    """One figure: the exported graph against the PyTorch reference, for the worst row (mask, text or prompt).
 
-    ``measure`` is ``relative_error``, ``cosine``, ``mask_iou`` or ``selection_agreement``; ``tolerance`` is the bound
-    the build enforced (an upper bound for errors, a lower one for the others).
+    ``tolerance`` is the bound that the build enforces: an upper bound for errors, a lower one for the others.
     """
 
     role: Role
     tensor: str
-    measure: str
+    measure: Measure
     value: float
     tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is within the tolerance, which NaN never is."""
+        return self.value <= self.tolerance if self.measure == "relative_error" else self.value >= self.tolerance
+
+    def __str__(self) -> str:
+        """States the figure and what was expected."""
+        side = "at most" if self.measure == "relative_error" else "at least"
+        return (
+            f"{self.role}: {self.measure} of {self.tensor} against the PyTorch reference is {self.value:.3g}; "
+            f"expected {side} {self.tolerance:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -191,6 +243,7 @@ class Manifest:
     """Everything a runtime needs to know about a bundle; the contents of ``manifest.json``.
 
     ``sam_image_size_px`` is the side of the square into which ``image_encoder`` fits the image (longest side).
+    ``vectors`` is the file of test vectors (:class:`~risengine.vectors.Vectors`).
     """
 
     format_version: int
@@ -204,6 +257,7 @@ class Manifest:
     method: Method
     proposals: ProposalSettings
     sam_image_size_px: int
+    vectors: FileSpec
     compiler: Compiler
     parity: tuple[Parity, ...] = ()
     notes: str = ""

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from risengine.errors import InputError
+from risengine.masks import area_from_runs, unpack_runs
+
 if TYPE_CHECKING:
     from risengine.types import Proposals, Segmentation
 
@@ -45,13 +48,21 @@ def draw_proposals(image: NDArray[np.uint8], proposals: Proposals) -> Image.Imag
 
     Returns:
         RGB picture as wide as the image, higher by the caption.
+
+    Raises:
+        InputError: The proposals are of an image of another size.
     """
+    if image.shape[:2] != proposals.size:
+        raise InputError(
+            f"image is {image.shape[:2]}, the proposals are of one of {proposals.size}; expected the same. Pass the "
+            "image they were proposed for."
+        )
     pixels = image.copy()
-    areas = proposals.masks.sum(axis=(1, 2))
+    areas = np.array([area_from_runs(unpack_runs(counts)) for counts in proposals.counts])
     for rank, i in enumerate(np.argsort(-areas)):
         red, green, blue = colorsys.hsv_to_rgb(rank * 0.618034 % 1, 0.85, 1.0)  # golden-ratio steps keep hues apart
         colour = (int(255 * red), int(255 * green), int(255 * blue))
-        _tint(pixels, proposals.masks[i], proposals.boxes[i], colour)
+        _tint(pixels, proposals.mask(i), proposals.boxes[i], colour)
     return _captioned(Image.fromarray(pixels), f"{len(proposals)} proposals", "")
 
 

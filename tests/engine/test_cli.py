@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from risengine.bundle import open_bundle
 from risengine.cli import main
 from risengine.demo import DemoPicture
+from risengine.manifest import MANIFEST_NAME, Manifest
 from risengine.masks import decode_rle
 
 Captured = pytest.CaptureFixture[str]
@@ -48,17 +51,51 @@ def test_proposals_are_written(picture: DemoPicture, tmp_path: Path, capsys: Cap
     assert main(["proposals", str(picture.path), "-o", str(out), "--overlay", str(overlay)]) == 0
     rows = json.loads(out.read_text())
     assert capsys.readouterr().out == f"{len(rows)} proposals\n"
-    assert decode_rle(rows[0]["mask_rle"]).any()
+    assert decode_rle(rows[0]["segmentation"]).any()
     assert overlay.exists()
 
 
-def test_inspect_shows_every_role_and_the_raw_manifest(capsys: Captured) -> None:
+def test_inspect_shows_what_a_person_asks(capsys: Captured) -> None:
+    manifest = open_bundle("tabletop").manifest
     assert main(["inspect"]) == 0
     out = capsys.readouterr().out
-    for word in ("image_encoder", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder", "parity"):
-        assert word in out
+    lines = out.splitlines()
+    assert lines[0].startswith("tabletop: fp32 for cpu, 1")
+    assert "  runs here   on CPUExecutionProvider" in lines
+    assert f"clip.safetensors, sha256 {manifest.sources[0].sha256[:12]}  licence Apache-2.0" in out
+    for role, graph in manifest.graphs.items():
+        (row,) = (line for line in lines if line.startswith(f"  {role} ") and "GFLOP" in line)
+        assert row.split()[1:5] == [f"{graph.size_bytes / 1e6:.2f}", "MB", f"{graph.flops / 1e9:.2f}", "GFLOP"]
+    for figure in manifest.parity:
+        assert f"{figure.measure} {figure.value:.3g} (" in out
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_inspect_names_addresses_random_weights_and_what_stayed_in_fp32(bundle_copy: Path, capsys: Captured) -> None:
+    manifest = open_bundle(bundle_copy).manifest
+    clip, sam = manifest.sources
+    nodes = ("normalisation: LayerNormalization n3", "normalisation: LayerNormalization n4", "attention: Softmax n5")
+    changed = replace(
+        manifest,
+        target="tensorrt",
+        precision="fp16",
+        sources=(replace(clip, url="https://example.org/clip"), replace(sam, checkpoint="random", sha256="")),
+        graphs={**manifest.graphs, "text_encoder": replace(manifest.graphs["text_encoder"], fp32_nodes=nodes)},
+        proposals=replace(manifest.proposals, point_grids=((*(((0.5, 0.5),) * 9),),)),
+    )
+    (bundle_copy / MANIFEST_NAME).write_bytes(changed.encode())
+    assert main(["inspect", str(bundle_copy)]) == 0
+    out = capsys.readouterr().out
+    assert "runs here   no: this machine has nothing for tensorrt" in out
+    assert "licence Apache-2.0  https://example.org/clip" in out
+    assert "random weights" in out
+    assert "    fp32  3 nodes: 2 normalisation, 1 attention" in out
+    assert "point_grids                     9 values" in out
+
+
+def test_inspect_prints_the_manifest_itself(capsys: Captured) -> None:
     assert main(["inspect", "tabletop", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["name"] == "tabletop"
+    assert Manifest.decode(capsys.readouterr().out.encode()) == open_bundle("tabletop").manifest
 
 
 @pytest.fixture
@@ -127,6 +164,15 @@ def test_the_demo_is_right_at_least_nine_times_out_of_ten(tmp_path: Path, capsys
     assert capsys.readouterr().out.count("right  IoU") >= 9
     assert (tmp_path / "demo" / "contact_sheet.png").is_file()
     assert len(list((tmp_path / "demo").glob("*.png"))) == 11
+
+
+def test_a_demo_in_which_nothing_is_proposed_is_wrong(tmp_path: Path, capsys: Captured) -> None:
+    options = ["--points-per-side", "1", "--stability-score-thresh", "1.1"]
+    assert main(["demo", "-o", str(tmp_path), *options]) == 1
+    out = capsys.readouterr().out
+    assert out.count("wrong  nothing is proposed") == 10
+    assert "0 of 10 expressions right (IoU > 0.5). No answer could be drawn." in out
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unwritable_demo_folder(capsys: Captured) -> None:

@@ -111,7 +111,7 @@ def test_nothing_proposed_is_a_typed_error_or_an_empty_list(engine: risengine.En
 
 
 def test_an_image_of_another_bundle_is_refused(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
-    foreign = risengine.EncodedImage(encoded.image, encoded.proposals, encoded.features, "0" * 64, {})
+    foreign = risengine.EncodedImage(encoded.image, encoded.proposals, encoded.features, "0" * 64, {}, 0.5)
     with pytest.raises(InputError, match="encoded by bundle 000000000000"):
         engine.segment(foreign, "the mug")
 
@@ -186,3 +186,36 @@ def test_runtime_settings_are_checked() -> None:
         risengine.RuntimeConfig(device="cuda")
     with pytest.raises(InputError, match="threads = -1"):
         risengine.RuntimeConfig(threads=-1)
+
+
+def test_box_and_point_prompts_find_what_they_point_at(
+    engine: risengine.Engine, encoded: risengine.EncodedImage
+) -> None:
+    boxes = encoded.proposals.boxes[:5]
+    from_boxes = engine.proposals(encoded.image, boxes=boxes)
+    assert len(from_boxes) == 15
+    assert (np.diff(from_boxes.scores.reshape(5, 3), axis=1) <= 0).all()
+    best = from_boxes[::3]
+    meet = np.minimum(best.boxes[:, 2:], boxes[:, 2:]) - np.maximum(best.boxes[:, :2], boxes[:, :2])
+    assert (meet > 0).all()
+    points = (boxes[:, :2] + boxes[:, 2:]) / 2
+    told: list[tuple[int, int]] = []
+    at_points = engine.proposals(encoded.image, lambda *step: told.append(step), points=points)
+    assert len(at_points) == 15
+    assert told[-1] == (5, 5)
+    labels = np.array([[1, 0]] * 5)
+    clicks = engine.proposals(encoded.image, points=np.stack([points, points[::-1]], axis=1), labels=labels)
+    assert len(clicks) == 15
+    assert clicks != at_points
+    with pytest.raises(InputError, match=r"boxes \[0\] have no area"):
+        engine.proposals(encoded.image, boxes=[[5, 5, 5, 9]])
+
+
+def test_prompted_masks_can_be_asked_for(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
+    prompted = engine.proposals(encoded.image, boxes=encoded.proposals.boxes[:4])[::3]
+    again = engine.encode_image(encoded.image, masks=prompted)
+    assert again.proposals == prompted
+    records = [record["segmentation"] for record in prompted.to_coco()]
+    from_records = engine.encode_image(encoded.image, masks=records)
+    np.testing.assert_allclose(from_records.features, again.features, atol=1e-5)
+    assert engine.segment(again, "the mug").index < 4

@@ -8,7 +8,16 @@ from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco
 
 from risengine.errors import InputError
-from risengine.masks import decode_rle, encode_rle, mask_boxes
+from risengine.masks import (
+    area_from_runs,
+    box_from_runs,
+    decode_rle,
+    encode_rle,
+    mask_boxes,
+    pack_runs,
+    runs_from_window,
+    unpack_runs,
+)
 
 any_mask = npst.arrays(np.bool_, npst.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans())
 
@@ -73,3 +82,18 @@ def test_boxes_are_tight_and_half_open(mask: np.ndarray) -> None:
         assert inner[:, -1].any()
     else:
         assert (x0, y0, x1, y1) == (0, 0, 0, 0)
+
+
+@settings(deadline=None)
+@given(any_mask, st.tuples(st.integers(0, 3), st.integers(0, 3)), st.tuples(st.integers(0, 3), st.integers(0, 3)))
+def test_runs_of_a_window(mask: np.ndarray, corner: tuple[int, int], margin: tuple[int, int]) -> None:
+    whole = np.pad(mask, list(zip(corner, margin, strict=True)))
+    runs = runs_from_window(mask, corner, whole.shape)
+    assert pack_runs(runs) == encode_rle(whole)["counts"]
+    assert area_from_runs(runs) == mask.sum()
+    np.testing.assert_array_equal(box_from_runs(runs, whole.shape), mask_boxes(whole[None])[0])
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=30))
+def test_any_runs_survive_the_text(runs: list[int]) -> None:
+    np.testing.assert_array_equal(unpack_runs(pack_runs(np.array(runs))), runs)

@@ -1,26 +1,54 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from segment_anything.utils.amg import build_point_grid, calculate_stability_score
-from torch.nn.functional import interpolate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 from torchvision.ops import nms
 
 from risengine.errors import InputError
 from risengine.manifest import ProposalSettings
-from risengine.proposals import (
-    _filter_stable,
-    non_maximum_suppression,
-    point_grid,
-    proposals_from_masks,
-    upsample_logits,
-)
+from risengine.nms import non_maximum_suppression
+from risengine.prompts import generator_crops, point_grid, read_prompts
+from risengine.proposals import generate_proposals
+
+SIDE_PX = 64
 
 
 @pytest.mark.parametrize("points_per_side", [1, 2, 7, 32])
 def test_grid_is_segment_anythings(points_per_side: int) -> None:
-    np.testing.assert_allclose(point_grid(points_per_side), build_point_grid(points_per_side), atol=1e-6)
+    np.testing.assert_allclose(
+        point_grid(points_per_side), build_all_layer_point_grids(points_per_side, 0, 1)[0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [(480, 640), (97, 33), (1000, 1001), (16, 16)])
+@pytest.mark.parametrize(
+    ("layers", "overlap", "downscale"), [(0, 0.5, 2), (1, 512 / 1500, 1), (2, 0.9, 2), (3, 0.0, 1)]
+)
+def test_crops_are_segment_anythings(size: tuple[int, int], layers: int, overlap: float, downscale: int) -> None:
+    options = ProposalSettings(
+        points_per_side=9, crop_n_layers=layers, crop_overlap_ratio=overlap, crop_n_points_downscale_factor=downscale
+    )
+    crops = generator_crops(options, size)
+    boxes, layer_of = generate_crop_boxes(size, layers, overlap)
+    filled = [0 <= box[0] < box[2] and 0 <= box[1] < box[3] for box in boxes]  # it makes crops beyond small images
+    boxes, layer_of = ([x for x, keep in zip(y, filled, strict=True) if keep] for y in (boxes, layer_of))
+    assert [list(crop.box) for crop in crops] == boxes
+    grids = build_all_layer_point_grids(9, layers, downscale)
+    for crop, layer in zip(crops, layer_of, strict=True):
+        np.testing.assert_allclose(crop.grid, grids[layer], atol=1e-6)
+
+
+def test_crops_without_a_pixel_are_left_out() -> None:
+    crops = generator_crops(ProposalSettings(crop_n_layers=2), (1, 2))
+    assert all(crop.area_px > 0 for crop in crops)
+    assert crops[0].box == (0, 0, 2, 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 300])
@@ -30,47 +58,136 @@ def test_nms_is_torchvisions(rng: np.random.Generator, count: int, threshold: fl
     boxes = np.concatenate([corner, corner + rng.integers(0, 30, (count, 2))], axis=1).astype(np.float32)
     scores = rng.permutation(count).astype(np.float32)
     expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold).numpy()
-    np.testing.assert_array_equal(non_maximum_suppression(boxes, scores, threshold), expected)
+    half_open = boxes + np.float32([0, 0, 1, 1])
+    np.testing.assert_array_equal(non_maximum_suppression(half_open, scores, threshold), expected)
 
 
-@pytest.mark.parametrize("size", [(30, 41), (64, 64), (200, 3), (1, 400), (90, 77)])
-def test_upsampling_is_segment_anythings_two_steps(rng: np.random.Generator, size: tuple[int, int]) -> None:
-    logits = rng.normal(size=(3, 16, 16)).astype(np.float32)
-    square = 64
-    scale = square / max(size)
-    inner = [max(1, int(side * scale + 0.5)) for side in size]
-    full = interpolate(torch.from_numpy(logits)[None], (square, square), mode="bilinear", align_corners=False)
-    expected = interpolate(full[..., : inner[0], : inner[1]], size, mode="bilinear", align_corners=False)[0].numpy()
-    np.testing.assert_allclose(upsample_logits(logits, size, square), expected, rtol=1e-4, atol=1e-5)
+class FakeSam:
+    """SAM's three sessions with logits and scores made up from the prompt; deterministic, and quick."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.bases = (4 * rng.normal(size=(5, 16, 16))).astype(np.float32)
+        self.shift = np.float32(rng.normal())
+        self.sessions: Any = {
+            "image_encoder": SimpleNamespace(run=self._encode),
+            "point_decoder": SimpleNamespace(run=self._decode),
+            "mask_decoder": SimpleNamespace(run=self._draw),
+        }
+
+    def _encode(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert feeds["image"].flags.c_contiguous
+        embedding = np.full((1, 8, 4, 4), feeds["image"].mean() / 255, np.float32)
+        return {"image_embedding": embedding}
+
+    def _decode(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        shares = feeds["points"][:, 0] / feeds["image_size"][::-1]
+        tokens = np.sin(np.arange(1, 16).reshape(3, 5) * (shares.sum(axis=1)[:, None, None] + self.shift))
+        tokens[:, 2] = -50 if shares[0, 0] > 0.9 else tokens[:, 2]
+        features = np.zeros((len(shares), 16, 8), np.float32)
+        features[:, :, 0] = feeds["image_embedding"][0, 0, 0, 0]
+        scores = 0.5 + 0.5 * np.cos(7 * tokens[..., 0])
+        return {
+            "iou_predictions": scores.astype(np.float32),
+            "mask_tokens": tokens.astype(np.float32),
+            "image_features": features,
+        }
+
+    def _draw(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        logits = np.tensordot(feeds["mask_tokens"], self.bases, axes=1)
+        return {"logits": logits + feeds["image_features"][feeds["prompt_index"], 0, :1, None]}
 
 
-def test_stability_filter_is_segment_anythings(rng: np.random.Generator) -> None:
-    smooth = interpolate(torch.from_numpy(rng.normal(size=(1, 40, 5, 5)).astype(np.float32)), (50, 60), mode="bicubic")
-    logits = 8 * smooth[0].numpy()
-    logits[0] = -9  # no pixel at all
-    settings = ProposalSettings(stability_score_thresh=0.8)
-    stability = calculate_stability_score(torch.from_numpy(logits), 0.0, settings.stability_score_offset).numpy()
-    expected = np.flatnonzero(stability >= settings.stability_score_thresh)
-    assert 3 < len(expected) < 37
-    scores = np.arange(40, dtype=np.float32)
-    candidates = _filter_stable(logits, scores, settings)
-    np.testing.assert_array_equal(candidates.scores, scores[expected])
-    masks = np.unpackbits(candidates.packed, axis=2, count=60).astype(bool)
-    np.testing.assert_array_equal(masks, logits[expected] > 0)
+sizes = st.one_of(
+    st.sampled_from([(1, 1), (1, 7), (7, 1), (33, 32), (700, 3), (300, 500)]),
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+)
+any_settings = st.builds(
+    ProposalSettings,
+    points_per_side=st.integers(4, 9),
+    points_per_batch=st.integers(1, 70),
+    pred_iou_thresh=st.floats(-0.5, 1.5),
+    stability_score_thresh=st.floats(-0.5, 1.5),
+    stability_score_offset=st.floats(-1, 3),
+    box_nms_thresh=st.floats(0, 1),
+    crop_n_layers=st.integers(0, 2),
+    crop_nms_thresh=st.floats(0, 1),
+    crop_overlap_ratio=st.floats(0, 1),
+    crop_n_points_downscale_factor=st.integers(1, 2),
+    min_mask_region_area=st.sampled_from([0, 0, 1, 5, 100, 10**7]),
+)
 
 
-def test_masks_of_the_caller_are_checked() -> None:
-    masks = np.zeros((2, 4, 5), np.bool_)
-    masks[:, 1:3, 2:4] = True
-    proposals = proposals_from_masks(masks, (4, 5))
-    np.testing.assert_array_equal(proposals.boxes, [[2, 1, 4, 3]] * 2)
-    masks[1] = False
-    assert proposals.masks[1].any()  # a copy
-    with pytest.raises(InputError, match=r"masks \[1\] are empty"):
-        proposals_from_masks(masks, (4, 5))
-    with pytest.raises(InputError, match=r"expected bool \(N, 5, 4\)"):
-        proposals_from_masks(masks, (5, 4))
-    with pytest.raises(InputError, match="masks are a list"):
-        proposals_from_masks([masks[0]], (4, 5))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="uint8"):
-        proposals_from_masks(masks.astype(np.uint8), (4, 5))  # type: ignore[arg-type]
+@settings(max_examples=60, deadline=None)
+@given(any_settings, sizes, st.integers(0, 5), st.booleans())
+def test_any_settings_and_image_give_consistent_proposals(
+    options: ProposalSettings, size: tuple[int, int], seed: int, black: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    image = np.zeros((*size, 3), np.uint8) if black else rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    told: list[tuple[int, int]] = []
+    found = generate_proposals(FakeSam(seed).sessions, image, options, SIDE_PX, lambda *step: told.append(step))
+    assert told[-1][0] == told[-1][1] == sum(len(crop.grid) for crop in generator_crops(options, size))
+    masks = found.masks
+    assert masks.shape == (len(found), *size)
+    for box, mask in zip(found.boxes.astype(int), masks, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert (np.diff(found.scores) <= 0).all()
+    if options.pred_iou_thresh > 0:
+        assert (found.scores > np.float32(options.pred_iou_thresh)).all()
+    if options.stability_score_thresh > 0:
+        assert (found.stability_scores >= np.float32(options.stability_score_thresh)).all()
+
+
+def test_nothing_survives() -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    for options in (
+        ProposalSettings(points_per_side=1, pred_iou_thresh=2.0),
+        ProposalSettings(points_per_side=3, crop_n_layers=1, stability_score_thresh=2.0, min_mask_region_area=5),
+        ProposalSettings(point_grids=((),)),
+    ):
+        found = generate_proposals(FakeSam(0).sessions, image, options, SIDE_PX)
+        assert found.masks.shape == (0, 20, 30)
+        assert found.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points_per_side": 0}, "points_per_side = 0; expected at least 1"),
+        ({"crop_n_layers": -1}, "crop_n_layers = -1; expected at least 0"),
+        ({"crop_overlap_ratio": 1.5}, r"crop_overlap_ratio = 1.5; expected a number in \[0, 1\]"),
+        (
+            {"points_per_side": 7, "crop_n_layers": 3, "crop_n_points_downscale_factor": 2},
+            "points_per_side = 7 leaves no point in crop layer 3",
+        ),
+        ({"point_grids": (((0.5, 0.5),),), "crop_n_layers": 1}, "point_grids has 1 grids; expected 2"),
+        ({"point_grids": (((0.5, 20.0),),)}, r"value outside \[0, 1\]"),
+    ],
+)
+def test_settings_that_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ProposalSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "boxes", "message"),
+    [
+        (None, None, None, "there is no prompt"),
+        (None, [[1]], None, "labels are given without points"),
+        ([1.0, 2.0], None, None, r"points have shape \(2,\)"),
+        ([[1.0, 2.0], [3.0]], None, None, "points are no array of numbers"),
+        ([[1.0, np.nan]], None, None, "points hold NaN"),
+        ([[5.0, 5.0], [31.0, 5.0]], None, None, r"points \[1\] lie beyond the image; expected x in \[0, 30\]"),
+        ([[5.0, 5.0]], [[2]], None, "labels have shape"),
+        ([[5.0, 5.0]], [1, 1], None, r"labels have shape \(2,\); expected \(1, 1\)"),
+        (None, None, [[1, 2, 3]], r"boxes have shape \(1, 3\)"),
+        (None, None, [[1, 2, 9, 9], [5, 5, 5, 9]], r"boxes \[1\] have no area"),
+        (None, None, [[-1, 2, 9, 9]], r"boxes \[0\] lie beyond"),
+        ([[5.0, 5.0]], None, [[1, 2, 9, 9], [1, 2, 9, 9]], "2 boxes and 1 prompts of points"),
+    ],
+)
+def test_prompts_that_are_refused(points: Any, labels: Any, boxes: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_prompts(points, labels, boxes, (20, 30))

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from risengine import __version__
-from risengine.cli import build, demo, inspect, proposals, segment
+from risengine.cli import build, demo, inspect, proposals, segment, verify
 from risengine.errors import RisError
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, segment, proposals, inspect, build)
+_COMMANDS = (demo, segment, proposals, inspect, verify, build)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; those of the process when left out.
 
     Returns:
-        Exit status: 0 done, 1 the demo's answers were wrong, 2 refused with a message, 130 interrupted.
+        Exit status: 0 done, 1 the demo's answers or a verified bundle's figures were wrong, 2 refused with a
+            message, 130 interrupted.
     """
     parser = argparse.ArgumentParser(
         prog="risengine", description="Zero-shot referring image segmentation: image + expression -> mask."

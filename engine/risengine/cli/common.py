@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.config import RuntimeConfig
 from risengine.engine import Engine, load
+from risengine.manifest import Method, ProposalSettings
+from risengine.overrides import RUNTIME_WEIGHTS
 from risengine.proposals import Progress
 
 __all__ = ["Subparsers", "add_engine_options", "describe_timings", "load_engine", "prompt_progress"]
@@ -17,15 +20,26 @@ __all__ = ["Subparsers", "add_engine_options", "describe_timings", "load_engine"
 Subparsers = argparse._SubParsersAction  # argparse offers no public name for the type
 
 
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--bundle`` and ``--threads``."""
+def add_engine_options(parser: argparse.ArgumentParser, weights: bool = True) -> None:
+    """Adds ``--bundle``, ``--threads`` and what may be set in place of the bundle's values.
+
+    Args:
+        parser: Parser of a command that calls :func:`load_engine`.
+        weights: Whether the command compares masks with texts, so that the method's weights matter.
+    """
     parser.add_argument("--bundle", default="tabletop", help="embedded name or bundle directory (default: tabletop)")
     parser.add_argument("--threads", type=int, default=0, help="threads of one call; 0 = automatic (default)")
+    group = parser.add_argument_group("in place of the bundle's settings")
+    if weights:
+        add_field_options(group, Method, RUNTIME_WEIGHTS, unset="the bundle's")
+    add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
 
 
 def load_engine(options: argparse.Namespace) -> Engine:
     """Loads the engine that the shared options ask for."""
-    return load(options.bundle, RuntimeConfig(threads=options.threads))
+    given = {name: getattr(options, name, None) for name in (*RUNTIME_WEIGHTS, *PROPOSAL_OPTIONS)}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return load(options.bundle, RuntimeConfig(threads=options.threads), **overrides)
 
 
 @contextmanager

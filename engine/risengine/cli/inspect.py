@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli.common import Subparsers
-from risengine.manifest import TensorSpec
+from risengine.manifest import GraphSpec, Manifest, Parity, Source, TensorSpec
+from risengine.overrides import RUNTIME_WEIGHTS
+from risengine.session import usable_providers
+
+_SHOWN = 4
 
 
 def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -27,42 +32,98 @@ def _run(options: argparse.Namespace) -> int:
 
 def _describe(bundle: Bundle) -> str:
     manifest = bundle.manifest
-    size = sum(file.size_bytes for file in bundle.files)
+    settable = f"can be set at run time: {', '.join(RUNTIME_WEIGHTS)}"
     lines = [
-        f"{manifest.name}  {manifest.precision}  target {manifest.target}  {_megabytes(size)}",
-        f"path     {bundle.path}",
-        f"id       {bundle.id}",
-        f"licence  {manifest.license}",
-        *([f"notes    {manifest.notes}"] if manifest.notes else []),
+        f"{manifest.name}: {manifest.precision} for {manifest.target}, {_size(f.size_bytes for f in bundle.files)}",
+        *_aligned(_identity(bundle)),
         "",
         "sources",
-        *(f"  {s.role:5} {s.model}  {s.checkpoint}  sha256 {s.sha256[:12]}  {s.license}" for s in manifest.sources),
+        *_aligned([_source(source) for source in manifest.sources]),
         "",
-        "graphs",
+        "graphs, with the arithmetic of one call at the sizes named",
+        *_graphs(manifest),
+        "",
+        f"method ({settable})",
+        *_aligned([(field.name, _value(getattr(manifest.method, field.name))) for field in fields(manifest.method)]),
+        "",
+        "proposals (all can be set at run time)",
+        *_aligned([(f.name, _value(getattr(manifest.proposals, f.name))) for f in fields(manifest.proposals)]),
+        "",
+        "parity with the PyTorch reference, measured when the bundle was built",
+        *_aligned(_parity(manifest.parity)),
     ]
-    for role, graph in manifest.graphs.items():
-        weights = graph.size_bytes + sum(file.size_bytes for file in graph.external)
-        arithmetic = f"  {graph.flops / 1e9:.2f} GFLOP ({graph.flops_at})" if graph.flops else ""
-        lines.append(f"  {role:16} {_megabytes(weights):>9}{arithmetic}")
-        lines.append(f"    in   {_signature(graph.inputs)}")
-        lines.append(f"    out  {_signature(graph.outputs)}")
-        if graph.fp32_nodes:
-            lines.append(f"    kept in fp32: {', '.join(graph.fp32_nodes)}")
-    for title, settings in (("method", manifest.method), ("proposals", manifest.proposals)):
-        lines += ["", title]
-        lines += [f"  {field.name:24} {getattr(settings, field.name)}" for field in fields(settings)]
-    lines += ["", "parity with the PyTorch reference, measured when this bundle was built"]
-    lines += [
-        f"  {p.role:16} {p.tensor:20} {p.measure:20} {p.value:.3g}  (tolerance {p.tolerance:g})"
-        for p in manifest.parity
-    ]
-    lines += ["", "built with  " + ", ".join(f"{k} {v}" for k, v in manifest.compiler.versions.items())]
     return "\n".join(lines)
+
+
+def _identity(bundle: Bundle) -> list[tuple[str, str]]:
+    manifest = bundle.manifest
+    providers = ", ".join(usable_providers(manifest.target))
+    return [
+        ("path", str(bundle.path)),
+        ("id", bundle.id),
+        ("licence", manifest.license),
+        ("runs here", f"on {providers}" if providers else f"no: this machine has nothing for {manifest.target}"),
+        ("built with", ", ".join(f"{name} {version}" for name, version in manifest.compiler.versions.items())),
+        *([("notes", manifest.notes)] if manifest.notes else []),
+    ]
+
+
+def _source(source: Source) -> tuple[str, ...]:
+    weights = f"{source.checkpoint}, sha256 {source.sha256[:12]}" if source.sha256 else "random weights"
+    return source.role, source.model, weights, f"licence {source.license}", source.url
+
+
+def _graphs(manifest: Manifest) -> list[str]:
+    rows = [
+        (
+            role,
+            _size([graph.size_bytes, *(file.size_bytes for file in graph.external)]),
+            f"{graph.flops / 1e9:.2f} GFLOP at {graph.flops_at}" if graph.flops else "arithmetic not measured",
+        )
+        for role, graph in manifest.graphs.items()
+    ]
+    lines = []
+    for line, graph in zip(_aligned(rows), manifest.graphs.values(), strict=True):
+        lines += [line, f"    in    {_signature(graph.inputs)}", f"    out   {_signature(graph.outputs)}"]
+        lines += [f"    fp32  {_kept_in_fp32(graph)}"] if graph.fp32_nodes else []
+    return lines
+
+
+def _kept_in_fp32(graph: GraphSpec) -> str:
+    """Counts the nodes by the reason they were kept for."""
+    reasons = Counter(node.partition(":")[0] for node in graph.fp32_nodes)
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{len(graph.fp32_nodes)} nodes: {counts}"
+
+
+def _parity(figures: Sequence[Parity]) -> list[tuple[str, ...]]:
+    """One row a tensor, its measures side by side."""
+    tensors: dict[tuple[str, str], list[str]] = {}
+    for figure in figures:
+        bound = "<=" if figure.measure.endswith("error") else ">="
+        text = f"{figure.measure} {figure.value:.3g} ({bound} {figure.tolerance:g})"
+        tensors.setdefault((figure.role, figure.tensor), []).append(text)
+    return [(*key, *measures) for key, measures in tensors.items()]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pads the cells of every column but a row's last to one width, and indents the rows."""
+    widths: Counter[int] = Counter()
+    for row in rows:
+        for column, cell in enumerate(row[:-1]):
+            widths[column] = max(widths[column], len(cell))
+    return [("  " + "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row))).rstrip() for row in rows]
 
 
 def _signature(tensors: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{t.name} {t.dtype} ({', '.join(map(str, t.shape))})" for t in tensors)
 
 
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value)) if len(value) <= _SHOWN else f"{len(value)} values"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _size(sizes: Iterable[int]) -> str:
+    return f"{sum(sizes) / 1e6:.2f} MB"

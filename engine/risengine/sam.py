@@ -1,0 +1,107 @@
+"""SAM around one image: the image is encoded once, then any number of prompts are decoded on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risengine.manifest import Role
+from risengine.prompts import Prompts
+from risengine.session import Session
+from risengine.upsample import Upsampler
+
+__all__ = ["PROMPTS_PER_CALL", "Decoded", "SamImage"]
+
+PROMPTS_PER_CALL = 4
+"""Prompts decoded in one call on a CPU. Each carries the image's features through the decoder (4 MB for SAM's own
+sizes), so more leave the cache, and fewer repeat the work that is the same for all prompts of a call."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What the point decoder says about P prompts: three masks each, not yet drawn.
+
+    Attributes:
+        scores: (P, 3) float32, predicted IoUs.
+        mask_tokens: (P, 3, D) float32.
+        image_features: (P, h * w, C) float32.
+    """
+
+    scores: NDArray[np.float32]
+    mask_tokens: NDArray[np.float32]
+    image_features: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class SamImage:
+    """An encoded image and the decoders to prompt.
+
+    Attributes:
+        sessions: ``point_decoder`` and ``mask_decoder`` are used.
+        embedding: (1, C, h, w) float32.
+        size: (H, W) of the image in pixels.
+        sam_image_size_px: Side of SAM's square input.
+    """
+
+    sessions: Mapping[Role, Session]
+    embedding: NDArray[np.float32]
+    size: tuple[int, int]
+    sam_image_size_px: int
+
+    @staticmethod
+    def encode(sessions: Mapping[Role, Session], image: NDArray[np.uint8], sam_image_size_px: int) -> SamImage:
+        """Encodes an image.
+
+        Args:
+            sessions: The bundle's sessions by role; SAM's three are used.
+            image: (H, W, 3) uint8 RGB.
+            sam_image_size_px: Side of SAM's square input.
+        """
+        embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
+        return SamImage(sessions, embedding, (image.shape[0], image.shape[1]), sam_image_size_px)
+
+    @property
+    def logits_size(self) -> tuple[int, int]:
+        """Height and width of the masks' logits."""
+        return 4 * self.embedding.shape[2], 4 * self.embedding.shape[3]
+
+    @cached_property
+    def upsampler(self) -> Upsampler:
+        """Brings the logits of this image's masks to its size."""
+        return Upsampler(self.size, self.logits_size, self.sam_image_size_px)
+
+    def decode(self, prompts: Prompts) -> Decoded:
+        """Decodes prompts in one call."""
+        outputs = self.sessions["point_decoder"].run(
+            {
+                "image_embedding": self.embedding,
+                "image_size": np.array(self.size, np.int64),
+                "points": prompts.points,
+                "labels": prompts.labels,
+            }
+        )
+        return Decoded(outputs["iou_predictions"], outputs["mask_tokens"], outputs["image_features"])
+
+    def logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Computes some masks' logits on the padded square, in one call.
+
+        Args:
+            decoded: Answer for P prompts.
+            prompts: (M,) int64 in [0, P), M >= 1: the prompt of each mask.
+            slots: (M,) int64 in [0, 3): which of the prompt's masks.
+
+        Returns:
+            (M, 4h, 4w) float32; :attr:`upsampler` turns them into masks.
+        """
+        rows, prompt_index = np.unique(prompts, return_inverse=True)
+        return self.sessions["mask_decoder"].run(
+            {
+                "image_features": decoded.image_features[rows],
+                "mask_tokens": decoded.mask_tokens[prompts, slots],
+                "prompt_index": prompt_index.astype(np.int64),
+            }
+        )["logits"]

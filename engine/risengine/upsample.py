@@ -1,0 +1,196 @@
+"""A mask decoder's logits at the image's size, computed only where they decide something.
+
+segment-anything resizes logits to its square input, cuts the padding off and resizes to the image, both times with two
+bilinear taps a pixel. Both are linear, so their product is one matrix an axis, and every pixel is a weighted mean of a
+few logits around it. So the image is cut into tiles: where all the logits that reach a tile lie on one side of a
+cut-off, so do its pixels, and only the tiles left, along the masks' edges, are computed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Upsampler"]
+
+_TILE_PX = 32
+_EVALUATED_PIXELS = 1 << 20  # pixels of logits held at once: 4 MB of float32
+
+
+class Upsampler:
+    """Upsamples the logits of one size of image."""
+
+    def __init__(self, size: tuple[int, int], logits_size: tuple[int, int], sam_image_size_px: int) -> None:
+        """Prepares the weights.
+
+        Args:
+            size: (H, W) of the image in pixels.
+            logits_size: (h, w) of the logits, which cover the padded square.
+            sam_image_size_px: Side of SAM's square input.
+        """
+        self.size = size
+        self._rows = _axis(size[0], max(size), logits_size[0], sam_image_size_px)
+        self._columns = _axis(size[1], max(size), logits_size[1], sam_image_size_px)
+
+    def measure(
+        self, logits: NDArray[np.float32], stability_score_offset: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Measures the masks ``logits > 0`` at the image's size without drawing them.
+
+        Args:
+            logits: (M, h, w) float32.
+            stability_score_offset: Shift of the cut-off.
+
+        Returns:
+            Stability scores (M,) float32, the IoU of the masks cut at the offset above and below 0, NaN where both are
+            empty; and boxes (M, 4) float32, half-open xyxy in pixels, (0, 0, 0, 0) for an empty mask.
+        """
+        above, below = stability_score_offset, -stability_score_offset
+        full, mixed = self._judge(logits, min(below, 0.0), max(above, 0.0))
+        areas = np.outer(self._rows.lengths, self._columns.lengths)
+        inner: NDArray[np.int64] = (full * areas).sum(axis=(1, 2))
+        outer = inner.copy()
+        extent = _Extent(len(logits))
+        mask, row, column = np.nonzero(full)
+        starts = row * _TILE_PX, column * _TILE_PX
+        extent.add(mask, starts, (starts[0] + self._rows.lengths[row], starts[1] + self._columns.lengths[column]))
+        for mask, row, column, values in self._evaluate(logits, mixed):
+            first = np.flatnonzero(np.diff(mask, prepend=-1))  # the tiles of a mask follow each other
+            for start, stop in zip(first, [*first[1:], len(mask)], strict=True):
+                inner[mask[start]] += np.count_nonzero(values[start:stop] > above)
+                outer[mask[start]] += np.count_nonzero(values[start:stop] > below)
+            in_rows: NDArray[np.bool_] = np.any(values > 0, axis=2)
+            in_columns: NDArray[np.bool_] = np.any(values > 0, axis=1)
+            tile = np.flatnonzero(np.any(in_columns, axis=1))
+            starts = row[tile] * _TILE_PX, column[tile] * _TILE_PX
+            lows = in_rows[tile].argmax(axis=1), in_columns[tile].argmax(axis=1)
+            highs = (_TILE_PX - used[tile, ::-1].argmax(axis=1) for used in (in_rows, in_columns))
+            extent.add(
+                mask[tile],
+                (starts[0] + lows[0], starts[1] + lows[1]),
+                tuple(start + high for start, high in zip(starts, highs, strict=True)),
+            )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scores: NDArray[np.float32] = np.divide(inner, outer, dtype=np.float32)
+        return scores, extent.boxes()
+
+    def masks(self, logits: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
+        """Yields the masks ``logits > 0`` at the image's size, one at a time.
+
+        Args:
+            logits: (M, h, w) float32.
+
+        Yields:
+            (H, W) bool.
+        """
+        for index in range(len(logits)):
+            one = logits[index : index + 1]
+            full, mixed = self._judge(one, 0.0, 0.0)
+            tiles = np.zeros((full.shape[1], _TILE_PX, full.shape[2], _TILE_PX), np.bool_)
+            _, row, column = np.nonzero(full)
+            tiles[row, :, column] = True
+            for _, row, column, values in self._evaluate(one, mixed):
+                tiles[row, :, column] = values > 0
+            canvas = tiles.reshape(full.shape[1] * _TILE_PX, -1)
+            yield canvas[: self.size[0], : self.size[1]]
+
+    def _judge(
+        self, logits: NDArray[np.float32], low: float, high: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Tells which tiles, (M, rows, columns), lie wholly above ``high``, and which have to be computed."""
+        least, most = (
+            _reduced(_reduced(logits, reduce, self._rows, 1), reduce, self._columns, 2)
+            for reduce in (np.minimum, np.maximum)
+        )
+        full = least > high
+        return full, ~full & (most > low)
+
+    def _evaluate(
+        self, logits: NDArray[np.float32], where: NDArray[np.bool_]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+        """Yields mask, row and column of some tiles, and their logits; pixels beyond the image are -inf."""
+        rows, columns = self._rows, self._columns
+        windows = np.lib.stride_tricks.sliding_window_view(logits, (rows.window, columns.window), axis=(1, 2))
+        chosen = np.nonzero(where)
+        step = max(1, _EVALUATED_PIXELS // _TILE_PX**2)
+        for start in range(0, len(chosen[0]), step):
+            mask, row, column = (index[start : start + step] for index in chosen)
+            window = windows[mask, rows.starts[row], columns.starts[column]]
+            across = columns.weights[column].transpose(0, 2, 1)
+            values: NDArray[np.float32] = np.matmul(np.matmul(rows.weights[row], window), across)
+            values[row == len(rows.starts) - 1, rows.lengths[-1] :] = -np.inf
+            values[column == len(columns.starts) - 1, :, columns.lengths[-1] :] = -np.inf
+            yield mask, row, column, values
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """The T tiles of one axis: pixels in each, first logit of each one's window, weights (T, tile, window)."""
+
+    lengths: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    @property
+    def window(self) -> int:
+        return int(self.weights.shape[2])
+
+
+class _Extent:
+    """The boxes of masks that are given piece by piece."""
+
+    def __init__(self, masks: int) -> None:
+        self._low = np.full((masks, 2), np.iinfo(np.int64).max)
+        self._high = np.zeros((masks, 2), np.int64)
+
+    def add(
+        self,
+        mask: NDArray[np.int64],
+        low: tuple[NDArray[np.int64], ...],
+        high: tuple[NDArray[np.int64], ...],
+    ) -> None:
+        """Adds pieces to masks: their (y, x) of the first pixel and past the last."""
+        np.minimum.at(self._low, mask, np.stack(low, axis=1))
+        np.maximum.at(self._high, mask, np.stack(high, axis=1))
+
+    def boxes(self) -> NDArray[np.float32]:
+        boxes = np.concatenate([self._low[:, ::-1], self._high[:, ::-1]], axis=1)
+        boxes[self._high[:, 0] == 0] = 0
+        return boxes.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def _axis(side: int, longest: int, low: int, square: int) -> _Axis:
+    """Cuts one axis; the size without padding is rounded in integers as in ``image_encoder``."""
+    inner = max(1, (2 * side * square + longest) // (2 * longest))
+    matrix = _bilinear_matrix(side, inner) @ _bilinear_matrix(square, low)[:inner]
+    tiles = [matrix[start : start + _TILE_PX] for start in range(0, side, _TILE_PX)]
+    used = [np.flatnonzero(tile.any(axis=0)) for tile in tiles]
+    window = max(int(columns[-1] - columns[0]) + 1 for columns in used)
+    starts = np.array([min(int(columns[0]), low - window) for columns in used])
+    weights = np.zeros((len(tiles), _TILE_PX, window), np.float32)
+    for index, (tile, start) in enumerate(zip(tiles, starts, strict=True)):
+        weights[index, : len(tile)] = tile[:, start : start + window]
+    return _Axis(np.array([len(tile) for tile in tiles]), starts, weights)
+
+
+def _bilinear_matrix(out_size: int, in_size: int) -> NDArray[np.float32]:
+    """(out, in) weights of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` along one axis."""
+    centre = np.clip((np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5, 0, in_size - 1)
+    low = np.floor(centre).astype(np.int64)
+    high = np.minimum(low + 1, in_size - 1)
+    matrix = np.zeros((out_size, in_size), np.float32)
+    rows = np.arange(out_size)
+    matrix[rows, low] += (1 - (centre - low)).astype(np.float32)
+    matrix[rows, high] += (centre - low).astype(np.float32)
+    return matrix
+
+
+def _reduced(values: NDArray[np.float32], reduce: np.ufunc, axis: _Axis, at: int) -> NDArray[np.float32]:
+    """Reduces dimension ``at`` of the logits to one value a tile, over all that reach it."""
+    windows = np.moveaxis(values, at, 0)
+    return np.stack([reduce.reduce(windows[start : start + axis.window]) for start in axis.starts], axis=at)
