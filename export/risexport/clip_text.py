@@ -1,4 +1,4 @@
-"""The text encoder: token ids in, raw CLIP text features out, equal to open_clip's ``encode_text``.
+"""The text encoder: token ids in, CLIP text features out, equal to open_clip's ``encode_text``.
 
 Attention is causal, so that nothing after the end token reaches the feature: the graph computes the longest text's
 tokens instead of the whole context.
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from risengine.errors import InputError
 from risexport.blocks import NEVER, Block, constant, require_plain_blocks, rows
+from risexport.features import unit
 
 __all__ = ["ClipTextEncoder"]
 
@@ -24,7 +25,7 @@ _logger = logging.getLogger(__name__)
 class ClipTextEncoder(nn.Module):
     """The ``text_encoder`` role for an open_clip model with CLIP's own causal text tower."""
 
-    def __init__(self, clip: nn.Module) -> None:
+    def __init__(self, clip: nn.Module, normalised: bool = False) -> None:
         """Lays the text tower's weights out for the exported graph.
 
         Matrices and embeddings are copied; norms, layer scales and activations are the model's own modules. The model
@@ -32,12 +33,15 @@ class ClipTextEncoder(nn.Module):
 
         Args:
             clip: open_clip's ``CLIP``, which holds the tower's parts itself, or ``CustomTextCLIP``, which has a tower.
+            normalised: Give features of unit length. A method that compares by product mixes such, and their mix is no
+                longer normalised by anyone.
 
         Raises:
             InputError: The text tower is not causal, reads its feature elsewhere than at the end token, or has blocks
                 that this encoder does not compute.
         """
         super().__init__()
+        self.normalised = normalised
         tower: Any = getattr(clip, "text", clip)
         pooling = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
         plain = hasattr(tower, "token_embedding") and getattr(tower, "cls_emb", None) is None
@@ -62,7 +66,7 @@ class ClipTextEncoder(nn.Module):
             tokens: (T, context_length) int64: start, text, end, zeros; the end token has the highest id.
 
         Returns:
-            (T, E) float32, not normalised.
+            (T, E) float32, of unit length if ``normalised``.
         """
         end = tokens.argmax(-1)
         length = end.max().item() + 1
@@ -82,7 +86,7 @@ class ClipTextEncoder(nn.Module):
             features = features @ self.projection
         if self.projection_bias is not None:
             features = features + self.projection_bias
-        return features
+        return unit(features) if self.normalised else features
 
 
 def _compact(embedding: Tensor) -> tuple[Tensor, nn.Parameter | None]:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from open_clip import CLIP
+from open_clip.modified_resnet import ModifiedResNet
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec, Method, Role
 from risexport.clip_text import ClipTextEncoder
 from risexport.onnx_export import ExportRequest, export_graph
+from risexport.resnet import ResnetProposalEncoder
 from risexport.sam import ImageEncoder, MaskDecoder, PointDecoder
 from risexport.tokenizer import VOCABULARY_SIZE
 from risexport.vit import VitProposalEncoder
@@ -95,6 +97,7 @@ def clip_graphs(clip: CLIP, method: Method) -> list[GraphPlan]:
     Raises:
         InputError: The image or text tower is of a kind that the method or the exporter does not cover.
     """
+    encoder = ResnetProposalEncoder if isinstance(clip.visual, ModifiedResNet) else VitProposalEncoder
     masks = torch.zeros(_MASKS, *_IMAGE_SIZE, dtype=torch.bool)
     masks[:, 100:200, 100:300] = True
     tokens = torch.zeros(_TEXTS, clip.context_length, dtype=torch.int64)
@@ -103,7 +106,7 @@ def clip_graphs(clip: CLIP, method: Method) -> list[GraphPlan]:
     return [
         GraphPlan(
             role="proposal_encoder",
-            module=VitProposalEncoder(clip.visual, method),
+            module=encoder(clip.visual, method),
             inputs={
                 "image": torch.zeros(*_IMAGE_SIZE, 3, dtype=torch.uint8),
                 "masks": masks,
@@ -114,7 +117,7 @@ def clip_graphs(clip: CLIP, method: Method) -> list[GraphPlan]:
         ),
         GraphPlan(
             role="text_encoder",
-            module=ClipTextEncoder(clip),
+            module=ClipTextEncoder(clip, normalised=method.similarity == "dot"),
             inputs={"tokens": tokens},
             outputs=("features",),
             dynamic={"tokens": {0: "T"}},

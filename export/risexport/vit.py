@@ -11,7 +11,6 @@ Two savings, both exact up to rounding (derivation in models/README.md):
 from __future__ import annotations
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from risengine.errors import InputError
 from risengine.manifest import Method
 from risexport.blocks import NEVER, Block, Packing, constant, require_plain_blocks, rows
 from risexport.crops import square_views, token_weights
+from risexport.features import mix
 
 __all__ = ["VitProposalEncoder"]
 
@@ -66,12 +66,9 @@ class VitProposalEncoder(nn.Module):
         for block in self.blocks[:split]:
             tokens = block(tokens)
         weights = token_weights(masks, self.grid, self.method)
-        global_features = self._global(tokens[0], weights, split)
+        global_features = self.masked_tail(tokens[0], weights)
         local_features = self._local(tokens[1:], split)
-        features = global_weight * global_features + (1.0 - global_weight) * local_features
-        if self.method.similarity == "cosine":
-            features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp(min=1e-12)
-        return global_features, local_features, features
+        return global_features, local_features, mix(global_features, local_features, global_weight, self.method)
 
     def _embed(self, views: Tensor) -> Tensor:
         patches = self.patches(views).flatten(2).transpose(1, 2) + self.positions
@@ -84,10 +81,19 @@ class VitProposalEncoder(nn.Module):
             tokens = block(tokens)
         return self._read_out(tokens[:, 0])
 
-    def _global(self, tokens: Tensor, weights: Tensor, split: int) -> Tensor:
+    def masked_tail(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        """Runs the last k blocks once per mask.
+
+        Args:
+            tokens: (1 + T, D) float32, what the trunk made of the image: class token, then image tokens.
+            weights: (N, T) float32 in [0, 1], the share of the mask in every image token.
+
+        Returns:
+            global features (N, E) float32, raw.
+        """
         packing = _pack(weights)
         packed = rows(tokens, packing.position)
-        for block in self.blocks[split:]:
+        for block in self.blocks[len(self.blocks) - self.method.masked_blocks :]:
             packed = block.masked(packed * packing.weight, packing)  # type: ignore[operator]
         return self._read_out(packed)
 
@@ -125,8 +131,6 @@ def _pack(weights: Tensor) -> Packing:
 
 def _check_tower(visual: nn.Module, method: Method) -> VisionTransformer:
     remedy = "Use a plain CLIP ViT such as ViT-B-32, ViT-B-16 or ViT-L-14."
-    if isinstance(visual, ModifiedResNet):
-        raise InputError(f"image tower is a ResNet; expected a ViT, for ResNet support is not built yet. {remedy}")
     if not isinstance(visual, VisionTransformer):
         raise InputError(f"image tower is a {type(visual).__name__}; expected open_clip's VisionTransformer. {remedy}")
     if visual.attn_pool is not None:
@@ -149,6 +153,7 @@ def _check_tower(visual: nn.Module, method: Method) -> VisionTransformer:
         )
     if not 1 <= method.masked_blocks <= len(blocks):
         raise InputError(
-            f"masked_blocks = {method.masked_blocks}; expected 1 to {len(blocks)}, the number of the tower's blocks."
+            f"masked_blocks = {method.masked_blocks}; expected 1 to {len(blocks)}, the number of the tower's blocks. "
+            "Choose it with --masked-blocks."
         )
     return visual

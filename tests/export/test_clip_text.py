@@ -48,6 +48,14 @@ def test_equals_encode_text(options: dict[str, object]) -> None:
         _assert_close(ClipTextEncoder(clip)(tokens), clip.encode_text(tokens), 1e-5)
 
 
+def test_normalised_features_have_unit_length() -> None:
+    clip = _clip()
+    tokens = open_clip.tokenize(TEXTS)
+    with torch.inference_mode():
+        features = ClipTextEncoder(clip, normalised=True)(tokens)
+        _assert_close(features, clip.encode_text(tokens, normalize=True), 1e-5)
+
+
 @pytest.mark.parametrize("compact", [False, True])
 def test_graph_serves_any_number_of_texts(compact: bool, tmp_path: Path) -> None:
     clip = _clip()
