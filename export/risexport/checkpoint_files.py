@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import pickle
 import re
+import struct
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix) if prefixed else name: value for name, value in content.items()}
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_weights(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    name_in_file: Callable[[str], str] = lambda name: name,
+) -> None:
     """Loads a state dict strictly, in the module's precision.
 
     Args:
         module: Receives the weights.
         state: Tensors by name.
         source: Where they come from and what they should be, for messages.
+        name_in_file: Returns the name in ``state`` of a tensor of the module, where the two differ.
 
     Raises:
         InputError: A key is missing or unexpected, a tensor has another shape than the module's, or holds NaN or
             infinity.
     """
-    expected = module.state_dict()
+    expected = {name_in_file(name): value for name, value in module.state_dict().items()}
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
@@ -89,7 +96,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
             )
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{source}: {name} holds NaN or infinity. The checkpoint is damaged; get it again.")
-    module.load_state_dict(state)
+    module.load_state_dict({name: state[name_in_file(name)] for name in module.state_dict()})
 
 
 def nearest_names(name: str, known: Collection[str]) -> str:
@@ -119,7 +126,7 @@ def _read_pickle(path: Path) -> Any:
             f"checkpoint {path} is refused: unpickling it calls {needed[1]}, and a file that may call code can run "
             "any. Expected tensors only: ask its author for a state dict or .safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error) as error:
         reason = str(error).partition(".")[0]
         raise InputError(f"checkpoint {path} is truncated or no file of torch.save: {reason}. Get it again.") from error
 

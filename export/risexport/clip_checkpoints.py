@@ -29,6 +29,7 @@ from risexport.tokenizer import VOCABULARY_SIZE
 __all__ = ["load_clip"]
 
 _HUB = "hf-hub:"
+_HUB_ADDRESS = "https://huggingface.co/"
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +42,15 @@ class _Recipe:
     name: str
     config: dict[str, Any]
     preprocess: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A checkpoint's file, its name in the manifest (a tag, or the file's), and its address if it was downloaded."""
+
+    path: Path
+    name: str
+    url: str = ""
 
 
 def load_clip(model: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, ClipFacts]:
@@ -61,21 +71,19 @@ def load_clip(model: str, checkpoint: str | Path | None = None) -> tuple[nn.Modu
             damaged or of another architecture; a download fails.
     """
     recipe = _read_recipe(model)
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is None and model.startswith(_HUB):
-        path = _download(model, lambda: download_pretrained_from_hf(model.removeprefix(_HUB)))
-    elif path is not None and not path.is_file():
-        path, recipe = _find_tag(recipe, str(checkpoint))
-    state = None if path is None else _read_state(path)
-    if state is not None and any(name in state for name in _OPENAI_EXTRAS):
-        _logger.info("%s is one of OpenAI's checkpoints, which were trained with QuickGELU", path)
+    weights, recipe = _find_weights(recipe, model, checkpoint)
+    state = {} if weights is None else _read_state(weights.path)
+    if any(name in state for name in _OPENAI_EXTRAS):
+        _logger.info("the checkpoint of %s is one of OpenAI's, which were trained with QuickGELU", model)
         recipe = _with_quick_gelu(recipe)
     clip = _build(recipe)
-    facts = _facts(clip, recipe, path)
-    if state is None:
+    facts = _facts(clip, recipe, weights)
+    if weights is None:
         _logger.warning("%s has random weights: no checkpoint was given, its features mean nothing", model)
     else:
-        load_weights(clip, _adapt(state, clip), f"CLIP checkpoint {path} for {model}")
+        adapted, source = _adapt(state, clip), f"CLIP checkpoint {weights.path} for {model}"
+        _check_context(adapted, facts.context_length, source)
+        load_weights(clip, adapted, source)
     return clip.eval().requires_grad_(False), facts
 
 
@@ -111,7 +119,21 @@ def _read_json(name: str, path: Path) -> _Recipe:
     return _Recipe(name, config, content.get("preprocess_cfg", {}))
 
 
-def _find_tag(recipe: _Recipe, tag: str) -> tuple[Path, _Recipe]:
+def _find_weights(recipe: _Recipe, model: str, checkpoint: str | Path | None) -> tuple[_Weights | None, _Recipe]:
+    """Finds the weights to load, none for random ones; a tag may change the recipe."""
+    if checkpoint is not None:
+        path = Path(checkpoint)
+        if path.is_dir():
+            raise InputError(f"CLIP checkpoint {path} is a folder; expected a file or a tag. Name the file inside it.")
+        return (_Weights(path, path.name), recipe) if path.is_file() else _find_tag(recipe, str(checkpoint))
+    if not model.startswith(_HUB):
+        return None, recipe
+    repository = model.removeprefix(_HUB)
+    path = _download(model, lambda: download_pretrained_from_hf(repository))
+    return _Weights(path, path.name, f"{_HUB_ADDRESS}{repository}"), recipe
+
+
+def _find_tag(recipe: _Recipe, tag: str) -> tuple[_Weights, _Recipe]:
     tags = open_clip.list_pretrained_tags_by_model(recipe.name)
     entry = get_pretrained_cfg(recipe.name, tag)
     if not entry:
@@ -120,7 +142,9 @@ def _find_tag(recipe: _Recipe, tag: str) -> tuple[Path, _Recipe]:
     if entry.get("quick_gelu", False):
         recipe = _with_quick_gelu(recipe)
     path = _download(f"{recipe.name}, tag {tag}", lambda: download_pretrained(entry))
-    return path, _Recipe(recipe.name, recipe.config, dict(entry))
+    repository = entry.get("hf_hub", "").rpartition("/")[0]  # "owner/repository/file"; open_clip prefers it to the url
+    address = f"{_HUB_ADDRESS}{repository}" if repository else entry.get("url", "")
+    return _Weights(path, tag, address), _Recipe(recipe.name, recipe.config, dict(entry))
 
 
 def _download(what: str, fetch: Callable[[], str]) -> Path:
@@ -159,17 +183,23 @@ def _build(recipe: _Recipe) -> nn.Module:
     config = deepcopy(recipe.config)
     text, vision = config["text_cfg"], config["vision_cfg"]
     remedy = "Use a plain CLIP such as ViT-B-32, ViT-B-16 or ViT-L-14."
-    if "multimodal_cfg" in config or text.get("hf_model_name"):
+    if vision.get("timm_model_name"):
+        raise InputError(
+            f"{recipe.name} has the image tower {vision['timm_model_name']} of timm; expected open_clip's "
+            "VisionTransformer with a class token, whose attention defines the masked global feature. SigLIP's towers "
+            f"have none: they pool their patches. {remedy}"
+        )
+    if "multimodal_cfg" in config:
+        raise InputError(
+            f"{recipe.name} is a CoCa: a captioner, whose image tower ends in attentional pooling instead of a class "
+            f"token that the masked global feature could be read from. {remedy}"
+        )
+    if text.get("hf_model_name"):
         raise InputError(f"{recipe.name} has a text tower other than CLIP's, with a tokenizer of its own. {remedy}")
     if text.get("hf_tokenizer_name") or text.get("vocab_size", VOCABULARY_SIZE) != VOCABULARY_SIZE:
         raise InputError(
             f"{recipe.name} has its own tokenizer or a vocabulary of {text.get('vocab_size')} tokens; expected CLIP's "
             f"{VOCABULARY_SIZE}. {remedy}"
-        )
-    if vision.get("timm_model_name"):
-        raise InputError(
-            f"{recipe.name} has the image tower {vision['timm_model_name']} of timm; expected open_clip's "
-            f"VisionTransformer, whose class token the masked global feature is read from. {remedy}"
         )
     custom_text = config.pop("custom_text", False)
     try:
@@ -181,7 +211,7 @@ def _build(recipe: _Recipe) -> nn.Module:
     return clip
 
 
-def _facts(clip: nn.Module, recipe: _Recipe, path: Path | None) -> ClipFacts:
+def _facts(clip: nn.Module, recipe: _Recipe, weights: _Weights | None) -> ClipFacts:
     visual: Any = clip.visual
     families: dict[type, TowerFamily] = {VisionTransformer: "vit", ModifiedResNet: "resnet"}
     if type(visual) not in families:
@@ -192,14 +222,15 @@ def _facts(clip: nn.Module, recipe: _Recipe, path: Path | None) -> ClipFacts:
         raise InputError(f"{recipe.name} takes images of {height} x {width} px; expected a square.")
     return ClipFacts(
         model=recipe.name,
-        checkpoint="random" if path is None else path.name,
-        sha256="" if path is None else file_sha256(path),
+        checkpoint="random" if weights is None else weights.name,
+        sha256="" if weights is None else file_sha256(weights.path),
         family=families[type(visual)],
         image_size_px=height,
         embed_dim=recipe.config["embed_dim"],
         context_length=_context_length(clip),
         mean=_triple(recipe.preprocess.get("mean", OPENAI_DATASET_MEAN)),
         std=_triple(recipe.preprocess.get("std", OPENAI_DATASET_STD)),
+        url="" if weights is None else weights.url,
     )
 
 
@@ -211,6 +242,17 @@ def _context_length(clip: Any) -> int:
 def _triple(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def _check_context(state: Mapping[str, Tensor], context_length: int, source: str) -> None:
+    """Says what is wrong where only the length of the texts differs, which the shapes alone hardly tell."""
+    positions = state.get("positional_embedding", state.get("text.positional_embedding"))
+    if positions is not None and positions.ndim == 2 and len(positions) != context_length:
+        raise InputError(
+            f"{source}: positional_embedding is for a text context of {len(positions)} tokens, the model's "
+            f"configuration says {context_length}. Pass a JSON configuration of the model with "
+            f"text_cfg.context_length = {len(positions)} as --clip."
+        )
 
 
 def _adapt(state: Mapping[str, Tensor], clip: nn.Module) -> dict[str, Tensor]:

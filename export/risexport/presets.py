@@ -5,18 +5,19 @@ What each field means is said in :class:`risengine.manifest.Method`; where the v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
 
 from risengine.errors import InputError
 from risengine.manifest import Method
 
-__all__ = ["PRESETS", "ClipFacts", "Preset", "TowerFamily", "method_for"]
+__all__ = ["PRESETS", "ClipFacts", "MaskPooling", "MethodOptions", "Preset", "TowerFamily", "method_for"]
 
 Preset: TypeAlias = Literal["clean", "reference"]
 PRESETS: tuple[Preset, ...] = ("clean", "reference")
 
 TowerFamily: TypeAlias = Literal["vit", "resnet"]
+MaskPooling: TypeAlias = Literal["area", "point"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -39,6 +40,7 @@ class ClipFacts:
         context_length: Tokens of the text input.
         mean: The model's own mean per channel, of values in [0, 1].
         std: The model's own standard deviation per channel.
+        url: Where the weights were downloaded from; empty for a file or random weights.
     """
 
     model: str
@@ -50,25 +52,39 @@ class ClipFacts:
     context_length: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    url: str = ""
 
 
-def method_for(preset: Preset, facts: ClipFacts, global_weight: float = GLOBAL_WEIGHT) -> Method:
+@dataclass(frozen=True)
+class MethodOptions:
+    """Values of the method that a build may choose beside its preset; None keeps the preset's.
+
+    Their meaning is that of the fields of the same names in :class:`risengine.manifest.Method`.
+    """
+
+    global_weight: float | None = None
+    sentence_weight: float | None = None
+    masked_blocks: int | None = None
+    mask_pooling: MaskPooling | None = None
+
+
+def method_for(preset: Preset, facts: ClipFacts, options: MethodOptions | None = None) -> Method:
     """Returns the method of a preset for one CLIP model.
 
     Args:
         preset: ``clean`` or ``reference``.
         facts: The model.
-        global_weight: v, the share of the global feature, in [0, 1].
+        options: What differs from the preset.
 
     Raises:
-        InputError: The preset is unknown or ``global_weight`` lies outside [0, 1].
+        InputError: The preset is unknown, or an option is outside its range or does not suit the tower.
     """
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is unknown; expected one of {', '.join(PRESETS)}.")
-    if not 0.0 <= global_weight <= 1.0:
-        raise InputError(f"global_weight = {global_weight}; expected a share in [0, 1], for example {GLOBAL_WEIGHT}.")
+    chosen = {} if options is None else {k: v for k, v in asdict(options).items() if v is not None}
+    _check_options(chosen, facts.family)
     reference = preset == "reference"
-    return Method(
+    method = Method(
         preset=preset,
         image_size_px=facts.image_size_px,
         mean=IMAGENET_MEAN if reference else facts.mean,
@@ -79,8 +95,21 @@ def method_for(preset: Preset, facts: ClipFacts, global_weight: float = GLOBAL_W
         mask_pooling="point" if reference else "area",
         box_rule="centroid" if reference else "tight",
         masked_blocks=MASKED_BLOCKS if facts.family == "vit" else 0,
-        global_weight=global_weight,
+        global_weight=GLOBAL_WEIGHT,
         sentence_weight=SENTENCE_WEIGHT,
         similarity="cosine" if facts.family == "vit" else "dot",
         tokenisation="spaced" if reference else "plain",
     )
+    return replace(method, **chosen)
+
+
+def _check_options(chosen: dict[str, Any], family: TowerFamily) -> None:
+    masked_blocks = chosen.get("masked_blocks", 0)
+    if family == "resnet" and masked_blocks != 0:
+        raise InputError(
+            f"masked_blocks = {masked_blocks}; expected 0 for a ResNet tower, which masks its last feature map and has "
+            "no transformer blocks. Leave --masked-blocks out."
+        )
+    pooling = chosen.get("mask_pooling", "area")
+    if pooling not in get_args(MaskPooling):
+        raise InputError(f"mask_pooling = {pooling!r}; expected one of {', '.join(get_args(MaskPooling))}.")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from segment_anything.build_sam import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
 from segment_anything.modeling import Sam
+from torch import Tensor
 
 from risengine.bundle import file_sha256
 from risengine.errors import InputError
 from risexport.checkpoint_files import load_weights, nearest_names, read_state_dict
+from risexport.mobile_sam import build_sam_vit_t, load_mobile_sam
 
 __all__ = ["SAM_MODELS", "SamFacts", "load_sam"]
 
@@ -22,8 +24,12 @@ SAM_MODELS: dict[str, Callable[[], Sam]] = {
     "vit_b": build_sam_vit_b,
     "vit_l": build_sam_vit_l,
     "vit_h": build_sam_vit_h,
+    "vit_t": build_sam_vit_t,
 }
-"""Architectures by the names segment-anything gives them; each call makes a model with fresh weights."""
+"""Architectures by the names segment-anything and MobileSAM give them; each call makes a model with fresh weights."""
+
+_LOADERS: dict[str, Callable[[Sam, Mapping[str, Tensor], str], None]] = {"vit_t": load_mobile_sam}
+"""How weights are loaded where the checkpoint's names are not the model's."""
 
 _MULTIMASK_OUTPUTS = 3
 
@@ -68,7 +74,8 @@ def load_sam(model: str, checkpoint: Path | None = None) -> tuple[Sam, SamFacts]
         _logger.warning("%s has random weights: no checkpoint was given, its masks mean nothing", model)
         name, sha256 = "random", ""
     else:
-        load_weights(sam, read_state_dict(checkpoint), f"SAM checkpoint {checkpoint} for {model}")
+        load = _LOADERS.get(model, load_weights)
+        load(sam, read_state_dict(checkpoint), f"SAM checkpoint {checkpoint} for {model}")
         name, sha256 = checkpoint.name, file_sha256(checkpoint)
     sam.eval().requires_grad_(False)
     return sam, SamFacts(model, name, sha256, sam.image_encoder.img_size)

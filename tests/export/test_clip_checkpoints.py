@@ -20,6 +20,7 @@ CONFIG = {
     "vision_cfg": {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 24},
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
 }
+RESNET = {"layers": [1, 2, 1, 1], "width": 8, "head_width": 32, "image_size": 32}
 
 
 @pytest.fixture
@@ -41,7 +42,8 @@ def _assert_loaded(clip: nn.Module, expected: dict[str, Tensor]) -> None:
     actual = clip.state_dict()
     assert set(actual) == set(expected)
     for name, value in expected.items():
-        assert torch.equal(actual[name], value.float()), name
+        assert torch.equal(actual[name], value.to(actual[name].dtype)), name
+        assert actual[name].dtype in (torch.float32, torch.int64), name
     assert not clip.training
 
 
@@ -75,7 +77,8 @@ def test_custom_text_model_takes_old_names(tmp_path: Path) -> None:
     assert torch.equal(clip.text.ln_final.weight, weights["ln_final.weight"])
 
 
-def test_openai_archive(config: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("vision", [CONFIG["vision_cfg"], RESNET], ids=["vit", "resnet"])
+def test_openai_archive(vision: dict[str, object], tmp_path: Path) -> None:
     class Archive(nn.Module):
         """Parameters under CLIP's names in float16 beside OpenAI's three extra entries, as in its releases."""
 
@@ -91,14 +94,15 @@ def test_openai_archive(config: str, tmp_path: Path) -> None:
         def forward(self, image: Tensor) -> Tensor:
             return image + 1
 
-    model = open_clip.CLIP(**CONFIG)
-    model.load_state_dict(_weights())
-    model.half()
+    content = {**CONFIG, "vision_cfg": vision}
+    config = _write(tmp_path / "clip.json", content)
+    torch.manual_seed(11)
+    model = open_clip.CLIP(**content).half()
     path = tmp_path / "openai.pt"
     torch.jit.trace(Archive(model), torch.zeros(1)).save(str(path))
     clip, _ = load_clip(config, path)
     _assert_loaded(clip, model.state_dict())
-    assert isinstance(clip.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU)
+    assert isinstance(clip.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(InputError, match=r"openai\.pt"):
         load_clip(config, path)
@@ -109,7 +113,15 @@ def test_weights_that_do_not_fit_are_named(config: str, tmp_path: Path) -> None:
     for change, message in (
         (lambda weights: weights.pop("ln_final.bias"), r"missing: ln_final\.bias"),
         (lambda weights: weights.update(head=torch.zeros(1)), "unexpected: head"),
-        (lambda weights: weights.update(positional_embedding=torch.zeros(77, 64)), r"positional_embedding.*\(77, 64\)"),
+        (
+            lambda weights: weights.update(positional_embedding=torch.zeros(77, 64)),
+            r"text context of 77 tokens, the model's configuration says 12\. Pass .* text_cfg\.context_length = 77",
+        ),
+        (lambda weights: weights.update(positional_embedding=torch.zeros(12, 8)), r"\(12, 8\), the model expects"),
+        (
+            lambda weights: weights.update({"visual.positional_embedding": torch.zeros(26, 64)}),
+            r"visual\.positional_embedding has shape \(26, 64\), the model expects \(10, 64\)",
+        ),
         (lambda weights: weights["ln_final.bias"].fill_(float("nan")), r"ln_final\.bias holds NaN"),
     ):
         weights = _weights()
@@ -142,6 +154,84 @@ def test_unknown_names_get_suggestions(config: str) -> None:
         load_clip(config, "missing.pt")
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy", "script", "safetensors"])
+def test_truncated_files_are_refused(config: str, tmp_path: Path, form: str) -> None:
+    path = tmp_path / ("clip.safetensors" if form == "safetensors" else "clip.pt")
+    weights = {name: value.clone() for name, value in _weights().items()}
+    if form == "safetensors":
+        save_file(weights, path)
+    elif form == "script":
+        torch.jit.trace(nn.Linear(40, 40), torch.zeros(40)).save(str(path))
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=form == "zip")
+    data = path.read_bytes()
+    early = range(1, 2000, 61)  # inside a pickle's opcodes
+    for length in {*early, *(len(data) * part // 20 for part in range(1, 20)), len(data) - 1}:
+        path.write_bytes(data[: min(length, len(data) - 1)])
+        with pytest.raises(InputError, match=r"clip\.(pt|safetensors) is .*(Get it again|ask its author)"):
+            load_clip(config, path)
+
+
+@pytest.mark.parametrize("form", ["pt", "legacy", "safetensors"])
+def test_half_precision_becomes_single(config: str, tmp_path: Path, form: str) -> None:
+    weights = {name: value.half() for name, value in _weights().items()}
+    path = tmp_path / ("clip.safetensors" if form == "safetensors" else "clip.pt")
+    if form == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=form == "pt")
+    clip, _ = load_clip(config, path)
+    assert {parameter.dtype for parameter in clip.parameters()} == {torch.float32}
+    _assert_loaded(clip, weights)
+
+
+def test_a_folder_is_no_checkpoint(config: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder; expected a file or a tag\. Name the file"):
+        load_clip(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        (
+            {"url": "https://example.org/a.pt", "hf_hub": "timm/vit_base.openai/"},
+            "https://huggingface.co/timm/vit_base.openai",
+        ),
+        ({"url": "", "hf_hub": "laion/CLIP/weights.bin"}, "https://huggingface.co/laion/CLIP"),
+        ({"url": "https://example.org/a.pt", "hf_hub": ""}, "https://example.org/a.pt"),
+    ],
+)
+def test_a_tag_and_its_address_are_recorded(
+    entry: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.save(_weights(), tmp_path / "blob.pt")
+    monkeypatch.setattr("open_clip.get_model_config", lambda _: CONFIG)
+    monkeypatch.setattr("risexport.clip_checkpoints.get_pretrained_cfg", lambda *_: entry)
+    monkeypatch.setattr("risexport.clip_checkpoints.download_pretrained", lambda *_: str(tmp_path / "blob.pt"))
+    _, facts = load_clip("ViT-S-32", "some_tag")
+    assert (facts.checkpoint, facts.url) == ("some_tag", url)
+    assert facts.sha256 == hashlib.sha256((tmp_path / "blob.pt").read_bytes()).hexdigest()
+
+
+def test_a_hub_model_brings_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save_file({name: value.clone() for name, value in _weights().items()}, tmp_path / "open_clip_model.safetensors")
+    content = {"model_cfg": CONFIG, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}}
+    _write(tmp_path / "open_clip_config.json", content)
+
+    def download(repository: str, filename: str = "open_clip_model.safetensors") -> str:
+        assert repository == "org/clip"
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("risexport.clip_checkpoints.download_pretrained_from_hf", download)
+    clip, facts = load_clip("hf-hub:org/clip")
+    _assert_loaded(clip, _weights())
+    assert (facts.model, facts.checkpoint) == ("hf-hub:org/clip", "open_clip_model.safetensors")
+    assert facts.url == "https://huggingface.co/org/clip"
+    assert facts.std == (0.25, 0.25, 0.25)
+    _, facts = load_clip("hf-hub:org/clip", tmp_path / "open_clip_model.safetensors")
+    assert facts.url == ""  # the caller's own file
+
+
 def test_openai_names_and_tags(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> str:
         raise OSError("no route to host")
@@ -168,7 +258,8 @@ def test_openai_tag_implies_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path
     [
         ({"text_cfg": {**CONFIG["text_cfg"], "vocab_size": 32000}}, "32000"),
         ({"text_cfg": {**CONFIG["text_cfg"], "hf_model_name": "roberta-base"}}, "text tower other than CLIP's"),
-        ({"vision_cfg": {"timm_model_name": "vit_base_patch16_siglip_224"}}, "vit_base_patch16_siglip_224"),
+        ({"vision_cfg": {"timm_model_name": "vit_tiny"}}, "image tower vit_tiny of timm; .* class token"),
+        ({"multimodal_cfg": {"layers": 1}}, "is a CoCa.* attentional pooling"),
         ({"vision_cfg": {**CONFIG["vision_cfg"], "image_size": [24, 32]}}, "24 x 32"),
         ({"vision_cfg": {**CONFIG["vision_cfg"], "colour": "red"}}, "colour"),
         ({"vision_cfg": None}, "lacks vision_cfg"),
@@ -178,6 +269,12 @@ def test_openai_tag_implies_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_other_architectures_are_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         load_clip(_write(tmp_path / "clip.json", {**CONFIG, **change}))
+
+
+@pytest.mark.parametrize("model", ["ViT-B-16-SigLIP", "ViT-SO400M-14-SigLIP2", "coca_ViT-B-32", "EVA02-B-16"])
+def test_towers_without_a_usable_class_token_say_so(model: str) -> None:
+    with pytest.raises(InputError, match=r"class token.*Use a plain CLIP such as ViT-B-32"):
+        load_clip(model)
 
 
 def test_bad_configurations_are_refused(tmp_path: Path) -> None:
@@ -191,6 +288,5 @@ def test_bad_configurations_are_refused(tmp_path: Path) -> None:
 
 
 def test_resnet_is_recognised(tmp_path: Path) -> None:
-    vision = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32}
-    _, facts = load_clip(_write(tmp_path / "resnet.json", {**CONFIG, "vision_cfg": vision}))
+    _, facts = load_clip(_write(tmp_path / "resnet.json", {**CONFIG, "vision_cfg": RESNET}))
     assert (facts.family, facts.image_size_px) == ("resnet", 32)

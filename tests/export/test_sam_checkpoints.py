@@ -120,11 +120,15 @@ class Payload:
 def write_unusable(path: Path, kind: str) -> None:
     if kind == "missing":
         return
+    if kind == "folder":
+        path.mkdir()
+        return
     torch.save({"weight": torch.ones(1000)}, path)
     writers: dict[str, Callable[[], object]] = {
         "unsafe": lambda: torch.save({"weight": Payload()}, path),
         "whole module": lambda: torch.save(nn.Linear(2, 2), path),
         "arguments": lambda: torch.save({"model": {"a": torch.ones(1)}, "args": argparse.Namespace()}, path),
+        "unsafe, legacy": lambda: torch.save({"weight": Payload()}, path, _use_new_zipfile_serialization=False),
         "truncated": lambda: path.write_bytes(path.read_bytes()[:-1500]),
         "empty": lambda: path.write_bytes(b""),
         "text": lambda: path.write_text("<html>404</html>", encoding="utf-8"),
@@ -138,7 +142,9 @@ def write_unusable(path: Path, kind: str) -> None:
     ("kind", "words"),
     [
         ("missing", "expected a file, found nothing"),
+        ("folder", "expected a file, found a folder"),
         ("unsafe", "refused: unpickling it calls print"),
+        ("unsafe, legacy", "refused: unpickling it calls print"),
         ("whole module", "refused: unpickling it calls torch.nn.modules.linear.Linear"),
         ("arguments", "refused: unpickling it calls argparse.Namespace"),
         ("truncated", "truncated"),
