@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 
 import torch
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from risexport.resample import resize_weights
+from risexport.sam_vit import VitImageEncoder
 
 __all__ = ["ImageEncoder", "MaskDecoder", "PointDecoder", "fitted_size"]
 
@@ -54,7 +55,8 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self.encoder = sam.image_encoder
+        encoder = sam.image_encoder
+        self.encoder = VitImageEncoder(encoder) if isinstance(encoder, ImageEncoderViT) else encoder
         self.side_px: int = sam.image_encoder.img_size
         self.register_buffer("mean", sam.pixel_mean.detach().clone(), persistent=False)
         self.register_buffer("std", sam.pixel_std.detach().clone(), persistent=False)
