@@ -148,11 +148,11 @@ def read_vectors(path: Path) -> Vectors:
     """Reads the file, whose hash was checked when the bundle was opened.
 
     Raises:
-        BundleError: It is no ``.npz`` file of plain arrays, or an array is missing.
+        BundleError: It is no ``.npz`` file of plain arrays, an array is missing, or one is of another type or shape.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: _checked(name, archive[name]) for name in archive.files}
         return Vectors(
             descriptions=tuple(
                 Description(**{field.name: arrays[f"{name}.{field.name}"] for field in fields(Description)})
@@ -173,8 +173,37 @@ def read_vectors(path: Path) -> Vectors:
             tokens=arrays["tokens"],
             text_features=arrays["text_features"],
         )
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever zip, deflate and NumPy's parser of headers make of a damaged file
         raise BundleError(f"{path} cannot be read as test vectors: {error}. Rebuild or re-copy the bundle.") from error
+
+
+_KINDS = {
+    "shape": (np.int64, 1),
+    "positions": (np.int32, 1),
+    "values": (np.float32, 2),
+    "norms": (np.float32, 1),
+    "image": (np.uint8, 3),
+    "masks": (np.bool_, 3),
+    "global_features": (np.float32, 2),
+    "local_features": (np.float32, 2),
+    "features": (np.float32, 2),
+    "points": (np.float32, 3),
+    "labels": (np.int64, 2),
+    "iou_predictions": (np.float32, 2),
+    "blocks": (np.float16, 3),
+    "tokens": (np.int64, 2),
+    "text_features": (np.float32, 2),
+}
+"""Type and number of dimensions of every array, by the last part of its name."""
+
+
+def _checked(name: str, array: Array) -> Array:
+    dtype, dimensions = _KINDS[name.rpartition(".")[2]]
+    if array.dtype != dtype or array.ndim != dimensions or not array.size:
+        raise ValueError(
+            f"{name} is {array.dtype} {array.shape}; expected {np.dtype(dtype).name} of {dimensions} dimensions"
+        )
+    return array
 
 
 def _named_arrays(value: Any, name: str) -> Iterator[tuple[str, Array]]:
@@ -195,4 +224,8 @@ def _numbered(name: str, arrays: Mapping[str, Array]) -> list[str]:
 
 
 def _sample(name: str, arrays: Mapping[str, Array]) -> Sample:
-    return Sample(**{field.name: arrays[f"{name}.{field.name}"] for field in fields(Sample)})
+    sample = Sample(**{field.name: arrays[f"{name}.{field.name}"] for field in fields(Sample)})
+    length = int(sample.shape[1:].prod())
+    if sample.positions.min() < 0 or sample.positions.max() >= length:
+        raise ValueError(f"{name} has positions outside its rows of {length} values")
+    return sample

@@ -165,7 +165,8 @@ class _Figures:
         """Adds the relative error of the sample, or of the whole rows' lengths where that is larger.
 
         The difference of two lengths never exceeds the length of the difference, so it too is held to the tolerance;
-        it sees what happens between the sampled positions.
+        it sees what happens between the sampled positions. The sample's own error scatters around the row's, so that a
+        graph that is just within its tolerance may be past it here.
         """
         _check_shape(role, tensor, actual.shape, tuple(expected.shape.tolist()))
         rows = actual.reshape(len(actual), -1)

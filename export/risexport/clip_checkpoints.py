@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -116,7 +119,23 @@ def _read_json(name: str, path: Path) -> _Recipe:
     missing = [key for key, kind in required.items() if not isinstance(config.get(key), kind)]
     if missing:
         raise InputError(f"CLIP configuration {path} lacks {', '.join(missing)}; expected open_clip's model keys.")
-    return _Recipe(name, config, content.get("preprocess_cfg", {}))
+    preprocess = content.get("preprocess_cfg", {})
+    for key in ("mean", "std"):
+        values: Any = preprocess.get(key, OPENAI_DATASET_STD) if isinstance(preprocess, dict) else None
+        if not _is_triple(values) or (key == "std" and min(values) <= 0):
+            raise InputError(
+                f"CLIP configuration {path}: preprocess_cfg.{key} is {values!r}; expected three numbers"
+                f"{' above 0' if key == 'std' else ''}, or no preprocess_cfg for OpenAI's."
+            )
+    return _Recipe(name, config, preprocess)
+
+
+def _is_triple(values: Any) -> bool:
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) == 3
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    )
 
 
 def _find_weights(recipe: _Recipe, model: str, checkpoint: str | Path | None) -> tuple[_Weights | None, _Recipe]:
@@ -164,7 +183,9 @@ def _with_quick_gelu(recipe: _Recipe) -> _Recipe:
 def _read_state(path: Path) -> dict[str, Tensor]:
     if _is_torchscript(path):
         try:
-            script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # it is how OpenAI published its models
+                script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise InputError(f"checkpoint {path} is a damaged TorchScript archive. Get it again.") from error
         # Attributes such as input_resolution are no parameters of the rebuilt model but mark the archive as OpenAI's.
@@ -173,10 +194,25 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    """Tells whether a file is an archive of TorchScript, one that is safe to open.
+
+    Raises:
+        InputError: Opening it would run code of the archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if not any(name.endswith("/constants.pkl") for name in names):
+                return False
+            # `torch.jit.load` runs nothing else of an archive.
+            if any("/code/" in name and b"__setstate__" in archive.read(name) for name in names):
+                raise InputError(
+                    f"checkpoint {path} is a TorchScript archive with code that runs when it is opened (__setstate__); "
+                    "expected tensors alone. Save its state dict with torch.save on a machine that trusts it."
+                )
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error):  # not a zip, or a damaged one: the reader says which
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    return True
 
 
 def _build(recipe: _Recipe) -> nn.Module:

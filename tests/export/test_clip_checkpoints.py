@@ -77,6 +77,46 @@ def test_custom_text_model_takes_old_names(tmp_path: Path) -> None:
     assert torch.equal(clip.text.ln_final.weight, weights["ln_final.weight"])
 
 
+class _Writer(nn.Module):
+    """Writes a file when its archive is opened."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image
+
+    @torch.jit.export
+    def __getstate__(self) -> str:
+        return self.path
+
+    @torch.jit.export
+    def __setstate__(self, state: str) -> None:
+        torch.save(torch.zeros(1), state)
+        self.path = state
+        self.training = False
+
+
+def test_an_archive_whose_code_would_run_is_refused(config: str, tmp_path: Path) -> None:
+    written, path = tmp_path / "written", tmp_path / "archive.pt"
+    torch.jit.script(_Writer(str(written))).save(str(path))
+    with pytest.raises(InputError, match="code that runs when it is opened"):
+        load_clip(config, path)
+    assert not written.exists()
+
+
+def test_a_damaged_zip_is_refused(config: str, tmp_path: Path) -> None:
+    path = tmp_path / "clip.pt"
+    torch.save({"a": torch.zeros(100)}, path)
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\x01\x02")
+    data[place : place + 2] = b"XX"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"clip\.pt"):
+        load_clip(config, path)
+
+
 @pytest.mark.parametrize("vision", [CONFIG["vision_cfg"], RESNET], ids=["vit", "resnet"])
 def test_openai_archive(vision: dict[str, object], tmp_path: Path) -> None:
     class Archive(nn.Module):
@@ -285,6 +325,17 @@ def test_bad_configurations_are_refused(tmp_path: Path) -> None:
     (tmp_path / "clip.json").write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
         load_clip(str(tmp_path / "clip.json"))
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [None, {"mean": 0.5}, {"mean": [0.1, 0.2]}, {"std": [0.2, 0.0, 0.2]}, {"std": ["a", "b", "c"]}],
+    ids=repr,
+)
+def test_bad_preprocessing_is_refused(preprocess: object, tmp_path: Path) -> None:
+    path = _write(tmp_path / "clip.json", {"model_cfg": CONFIG, "preprocess_cfg": preprocess})
+    with pytest.raises(InputError, match=r"preprocess_cfg\.(mean|std) is .*expected three numbers"):
+        load_clip(path)
 
 
 def test_resnet_is_recognised(tmp_path: Path) -> None:
