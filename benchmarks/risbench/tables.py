@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from risbench.accuracy import AccuracyReport, KindResult, SplitResult
+from risbench.accuracy import AccuracyReport, BundleFacts, KindResult, SplitResult
+from risbench.agreement import Agreement, AgreementReport
 from risbench.metrics import PRECISION_AT
 
-__all__ = ["format_accuracy", "format_table", "markdown_accuracy"]
+__all__ = ["format_accuracy", "format_agreement", "format_table", "markdown_accuracy"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -60,6 +61,54 @@ def markdown_accuracy(report: AccuracyReport) -> str:
         f"alone, best of three masks at a random interior point: {points} IoU."
     )
     return "\n".join([*rows, "", conditions])
+
+
+def format_agreement(report: AgreementReport) -> str:
+    """Returns the report for a terminal: conditions, then one table, figures in percent."""
+    rows = []
+    for name, result in report.splits.items():
+        counts = [str(result.images), str(result.expressions), str(result.refused)]
+        cosines = [_cosine(result.lowest_cosine), _cosine(result.mean_cosine)]
+        proposals = [f"{result.proposals_a:.1f}", f"{result.proposals_b:.1f}"]
+        rows.append([f"{name}, own proposals", *counts, *_agreement_cells(result.end_to_end), *proposals, "-", "-"])
+        rows.append([f"{name}, A's proposals", *counts, *_agreement_cells(result.same_proposals), "-", "-", *cosines])
+    header = [
+        "",
+        "images",
+        "n",
+        "refused",
+        "same mask",
+        "mIoU A",
+        "mIoU B",
+        "change",
+        "masks A",
+        "masks B",
+        "lowest cos",
+        "mean cos",
+    ]
+    environment = report.environment
+    return "\n\n".join(
+        [
+            f"A  {_bundle_line(report.a)}\nB  {_bundle_line(report.b)}\n"
+            f"{report.config.dataset} on {environment.cpu}, {environment.logical_cores} cores",
+            format_table(header, rows),
+            f"Shares in percent. same mask: expressions whose two answers have an IoU of at least "
+            f"{report.same_mask_iou:g}.\ncos: of both bundles' features of the same mask.",
+        ]
+    )
+
+
+def _bundle_line(bundle: BundleFacts) -> str:
+    return f"{bundle.name} ({bundle.precision}, {bundle.id[:12]}), {', '.join(bundle.providers)}"
+
+
+def _agreement_cells(agreement: Agreement) -> list[str]:
+    change = 100 * (agreement.miou_b - agreement.miou_a)
+    return [*map(_percent, (agreement.same_mask, agreement.miou_a, agreement.miou_b)), f"{change:+.2f}"]
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6f}"
 
 
 def _format_split(dataset: str, name: str, result: SplitResult) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risengine.errors import InputError
-from risengine.masks import decode_rle
+from risengine.masks import mask_from_runs, read_rle
 from risengine.types import Proposals
 
 __all__ = ["MasksLike", "polygon_mask", "read_masks"]
@@ -42,7 +42,7 @@ def read_masks(masks: MasksLike, size: tuple[int, int]) -> Proposals:
         proposals = masks
     elif isinstance(masks, np.ndarray):
         if masks.dtype != np.bool_ or masks.shape[1:] != size:
-            raise _misfit("masks", f"{masks.dtype} {masks.shape}", ("N", *size))
+            raise InputError(f"masks: {_misfit(f'{masks.dtype} {masks.shape}', ('N', *size))}")
         proposals = Proposals.from_masks(masks)
     elif isinstance(masks, Sequence) and not isinstance(masks, str | bytes):
         parts = [Proposals.from_masks(_read(mask, f"mask {index}", size)[None]) for index, mask in enumerate(masks)]
@@ -84,24 +84,27 @@ def polygon_mask(polygons: Sequence[Any], size: tuple[int, int]) -> NDArray[np.b
 
 
 def _read(mask: Any, name: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-    if isinstance(mask, np.ndarray):
-        found = mask
-    elif not isinstance(mask, Mapping | Sequence) or isinstance(mask, str | bytes):
-        raise InputError(f"{name} is a {type(mask).__name__}; expected {_KINDS}. Convert it.")
-    else:
-        try:
-            found = decode_rle(mask) if isinstance(mask, Mapping) else polygon_mask(mask, size)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
-    if found.dtype != np.bool_ or found.shape != size:
-        raise _misfit(name, f"{found.dtype} {found.shape}", size)
-    return found
+    try:
+        if isinstance(mask, np.ndarray):
+            if mask.dtype != np.bool_ or mask.shape != size:
+                raise InputError(_misfit(f"{mask.dtype} {mask.shape}", size))
+            return mask
+        if isinstance(mask, Mapping):
+            runs, own_size = read_rle(mask)
+            if own_size != size:  # before anything of that size is made
+                raise InputError(_misfit(f"bool {own_size}", size))
+            return mask_from_runs(runs, size)
+        if isinstance(mask, Sequence) and not isinstance(mask, str | bytes):
+            return polygon_mask(mask, size)
+        raise InputError(f"a {type(mask).__name__}; expected {_KINDS}. Convert it.")
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
-def _misfit(name: str, found: str, expected: tuple[int | str, ...]) -> InputError:
-    return InputError(
-        f"{name}: {found}; expected bool ({', '.join(map(str, expected))}). Compare numbers with a cut-off: "
-        "masks > 0. Resize masks of another size."
+def _misfit(found: str, expected: tuple[int | str, ...]) -> str:
+    return (
+        f"{found}; expected bool ({', '.join(map(str, expected))}). Compare numbers with a cut-off: masks > 0. Resize "
+        "masks of another size."
     )
 
 

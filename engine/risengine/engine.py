@@ -48,12 +48,12 @@ def load(
         bundle: Name of an embedded bundle, or path of a bundle directory.
         config: Device and threads; the CPU with automatic threads when left out.
         overrides: ``global_weight`` (v), ``sentence_weight`` (r) and the fields of
-            :class:`~risengine.manifest.ProposalSettings`. Everything else is fixed by the bundle's graphs.
+            :class:`~risengine.manifest.ProposalSettings`. Everything else is fixed when the bundle is built.
 
     Raises:
         BundleError: The bundle is missing, damaged, of another format version, or built for another device.
         BackendError: ONNX Runtime or spaCy's English model is missing, or a graph cannot be loaded.
-        InputError: An override is unknown, fixed by the graphs, or outside its range.
+        InputError: An override is unknown, fixed when the bundle is built, or outside its range.
     """
     return Engine(open_bundle(bundle), config or RuntimeConfig(), overrides)
 
@@ -127,7 +127,7 @@ class Engine:
             return self._propose(pixels, progress)
         prompts = read_prompts(points, labels, boxes, (pixels.shape[0], pixels.shape[1]))
         sam = SamImage.encode(self.sessions, pixels, self.manifest.sam_image_size_px)
-        return prompted_proposals(sam, prompts, progress)
+        return prompted_proposals(sam, prompts, self.proposal_settings, progress)
 
     def encode_image(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ __all__ = [
     "TensorSpec",
     "TextSpec",
 ]
+
+_Parsed = TypeVar("_Parsed")
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -131,7 +133,8 @@ class ProposalSettings:
 
     Attributes:
         points_per_side: Points of the prompt grid along each side.
-        points_per_batch: Most prompts decoded in one call; fewer where that keeps them in cache. Changes no result.
+        points_per_batch: Most prompts decoded in one call; above 8 (``sam.PROMPTS_PER_CALL``) means 8. Changes no
+            result.
         pred_iou_thresh: Masks of a predicted IoU above this are kept, in [0, 1]; 0 keeps all.
         stability_score_thresh: Lowest stability score kept, in [0, 1].
         stability_score_offset: Shift of the logit cut-off when the stability score is computed.
@@ -270,17 +273,11 @@ class Manifest:
             BundleError: The JSON is malformed, a field is missing or mistyped, a role is missing, or the format
                 version is not the one this runtime reads.
         """
-        try:
-            version = msgspec.json.decode(data, type=_Versioned).format_version
-        except msgspec.DecodeError as error:
-            raise BundleError(f"{MANIFEST_NAME} cannot be read: {error}. Rebuild or re-copy the bundle.") from error
+        version = _parsed(data, _Versioned).format_version
         if version != FORMAT_VERSION:
             remedy = "Update risengine" if version > FORMAT_VERSION else "Rebuild the bundle with `risengine build`"
             raise BundleError(f"bundle format version {version}; this risengine reads {FORMAT_VERSION}. {remedy}.")
-        try:
-            manifest = msgspec.json.decode(data, type=Manifest)
-        except msgspec.DecodeError as error:
-            raise BundleError(f"{MANIFEST_NAME} cannot be read: {error}. Rebuild or re-copy the bundle.") from error
+        manifest = _parsed(data, Manifest)
         missing = sorted(set(Role.__args__) - set(manifest.graphs))  # type: ignore[attr-defined]
         if missing:
             raise BundleError(f"{MANIFEST_NAME} lists no graph for {', '.join(missing)}. Rebuild the bundle.")
@@ -294,3 +291,10 @@ class Manifest:
 @dataclass(frozen=True)
 class _Versioned:
     format_version: int
+
+
+def _parsed(data: bytes, kind: type[_Parsed]) -> _Parsed:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:  # RecursionError: nested too deeply
+        raise BundleError(f"{MANIFEST_NAME} cannot be read: {error}. Rebuild or re-copy the bundle.") from error

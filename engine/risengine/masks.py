@@ -22,6 +22,7 @@ __all__ = [
     "encode_rle",
     "mask_boxes",
     "mask_from_runs",
+    "pack_mask",
     "pack_runs",
     "read_rle",
     "runs_from_window",
@@ -102,16 +103,18 @@ def read_rle(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, int]
             runs = unpack_runs(counts)
         else:
             runs = np.asarray([operator.index(run) for run in counts]).astype(np.int64)
-        if min(height, width) < 0:
-            raise ValueError("negative size")
+        if not all(0 <= side < 1 << 31 for side in (height, width)):
+            raise ValueError("size out of range")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(
             f"not COCO run lengths ({error!r}); expected {{'size': [H, W], 'counts': ...}}. "
             "Write them with risengine.masks.encode_rle or pycocotools."
         ) from error
-    if (runs < 0).any() or runs.sum() != height * width:
+    total_px = sum(runs.tolist())  # of Python's integers, which do not wrap
+    if (runs < 0).any() or total_px != height * width:
         raise InputError(
-            f"run lengths cover {int(runs.sum())} pixels; expected {height} x {width}. Check that the size is (H, W)."
+            f"run lengths cover {total_px} pixels, the least {runs.min(initial=0)}; expected {height} x {width}, none "
+            "below 0. Check that the size is (H, W)."
         )
     return runs, (height, width)
 
@@ -190,6 +193,22 @@ def box_from_runs(runs: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.
     if (right > left).any():  # a run that goes on in the next column touches the bottom and the top
         top, bottom = np.array([0]), np.array([size[0] - 1])
     return np.array([left.min(), top.min(), right.max() + 1, bottom.max() + 1], np.float32)
+
+
+def pack_mask(mask: NDArray[np.bool_], box: NDArray[np.float32], corner: tuple[int, int], size: tuple[int, int]) -> str:
+    """Writes the run lengths of a mask that lies in a larger image.
+
+    Args:
+        mask: (h, w) bool.
+        box: (4,) float32, the mask's own half-open xyxy in its pixels, as :func:`mask_boxes`.
+        corner: (y, x) of the mask's first pixel in the image.
+        size: (H, W) of the image.
+
+    Returns:
+        COCO's variable-length text.
+    """
+    x0, y0, x1, y1 = (int(value) for value in box)
+    return pack_runs(runs_from_window(mask[y0:y1, x0:x1], (corner[0] + y0, corner[1] + x0), size))
 
 
 def pack_runs(runs: NDArray[np.int64]) -> str:

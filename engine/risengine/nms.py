@@ -23,17 +23,21 @@ def non_maximum_suppression(
     Returns:
         (K,) int64 indexes of the boxes kept, by falling score; equal scores in the order given.
     """
-    order = np.argsort(-scores, kind="stable")
-    boxes = boxes[order] - np.array([0, 0, 1, 1], np.float32)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.arange(len(order))  # not yet judged
+    left = np.argsort(-scores, kind="stable")  # not yet judged
+    x0, y0, x1, y1 = (boxes[left] - np.array([0, 0, 1, 1], np.float32)).T
+    columns = np.stack([x0, y0, x1, y1, (x1 - x0) * (y1 - y0)])
     kept = []
     while len(left):
-        best, left = left[0], left[1:]
-        kept.append(best)
-        overlap_px = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2])
-        intersection = overlap_px.clip(0).prod(axis=1)
+        kept.append(left[0])
+        best, left, columns = columns[:, 0], left[1:], columns[:, 1:]
+        width, height = (
+            (np.minimum(columns[end], best[end]) - np.maximum(columns[start], best[start])).clip(0)
+            for start, end in ((0, 2), (1, 3))
+        )
+        intersection = width * height
         with np.errstate(invalid="ignore"):  # two boxes without area: 0 / 0 suppresses nothing
-            iou = intersection / (areas[best] + areas[left] - intersection)
-        left = left[~(iou.astype(np.float64) > iou_thresh)]
-    return order[np.array(kept, np.int64)]
+            iou = intersection / (best[4] + columns[4] - intersection)
+        dropped = iou.astype(np.float64) > iou_thresh
+        if dropped.any():
+            left, columns = left[~dropped], columns[:, ~dropped]
+    return np.array(kept, np.int64)

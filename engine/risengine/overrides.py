@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from risengine.manifest import Manifest, Method, ProposalSettings
 __all__ = ["RUNTIME_WEIGHTS", "apply_overrides"]
 
 RUNTIME_WEIGHTS = ("global_weight", "sentence_weight")
-"""Fields of :class:`~risengine.manifest.Method` that stay outside the graphs' constants: v and r."""
+"""Fields of :class:`~risengine.manifest.Method` that are not fixed when the bundle is built: v and r."""
 
 _Settings = TypeVar("_Settings", Method, ProposalSettings)
 
@@ -29,7 +29,8 @@ def apply_overrides(manifest: Manifest, overrides: Mapping[str, object]) -> tupl
         overrides: By name: :data:`RUNTIME_WEIGHTS` and the fields of :class:`~risengine.manifest.ProposalSettings`.
 
     Raises:
-        InputError: A name is unknown or belongs to what the graphs fix, or a value has the wrong type or range.
+        InputError: A name is unknown or belongs to what is fixed when the bundle is built, or a value has the wrong
+            type or range.
     """
     adjustable = {field.name for field in fields(ProposalSettings)}
     for name in overrides:
@@ -43,7 +44,7 @@ def apply_overrides(manifest: Manifest, overrides: Mapping[str, object]) -> tupl
 def _refusal(name: str, known: list[str]) -> str:
     if name in {field.name for field in fields(Method)}:
         return (
-            f"{name} is fixed by the bundle's graphs; at run time {' and '.join(RUNTIME_WEIGHTS)} can be set. "
+            f"{name} is fixed when the bundle is built; at run time {' and '.join(RUNTIME_WEIGHTS)} can be set. "
             "Build another bundle with `risengine build` for another value."
         )
     close = difflib.get_close_matches(name, known, n=1)
@@ -53,7 +54,7 @@ def _refusal(name: str, known: list[str]) -> str:
 
 def _replaced(settings: _Settings, values: Mapping[str, object]) -> _Settings:
     """``dataclasses.replace`` that also checks the types, as the manifest's reader does; NumPy's values are taken."""
-    plain = {name: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for name, v in values.items()}
+    plain = {name: _plain(value) for name, value in values.items()}
     try:
         return msgspec.convert({**asdict(settings), **plain}, type(settings))
     except msgspec.ValidationError as error:
@@ -61,3 +62,10 @@ def _replaced(settings: _Settings, values: Mapping[str, object]) -> _Settings:
             raise error.__cause__ from None
         problem, _, place = str(error).partition(" - at `$.")
         raise InputError(f"{place.rstrip('`')}: {problem[:1].lower()}{problem[1:]}. Pass such a value.") from error
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers and lists for NumPy's, also inside of lists and tuples."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

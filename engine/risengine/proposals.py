@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from risengine.candidates import Candidates
 from risengine.manifest import ProposalSettings, Role
-from risengine.masks import box_from_runs, pack_runs, runs_from_window, unpack_runs
+from risengine.masks import box_from_runs, pack_mask, pack_runs, unpack_runs
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import Crop, Prompts, generator_crops
 from risengine.regions import remove_small_regions
-from risengine.sam import PROMPTS_PER_CALL, SamImage
+from risengine.sam import SamImage
 from risengine.session import Session
 from risengine.types import Proposals
-from risengine.upsample import Upsampler
 
 __all__ = ["Progress", "generate_proposals", "prompted_proposals"]
 
@@ -60,12 +59,12 @@ def generate_proposals(
         x0, y0, x1, y1 = crop.box
         sam = SamImage.encode(sessions, np.ascontiguousarray(image[y0:y1, x0:x1]), sam_image_size_px)
         prompts = Prompts.at_points(crop.grid * np.array([x1 - x0, y1 - y0], np.float32))
-        candidates = Candidates(sam, prompts, settings)
-        for decoded in candidates.search(partial(_is_whole, crop=crop, size=size)):
+        candidates = Candidates(sam, settings, (y0, x0), size)
+        for decoded in candidates.search(prompts, partial(_is_whole, crop=crop, size=size)):
             done += decoded
             if progress is not None:
                 progress(done, total)
-        found.append(_drawn(candidates, sam.upsampler, crop, size))
+        found.append(candidates.survivors())
     proposals = Proposals.joined(found)
     if len(crops) > 1:
         areas = np.repeat([crop.area_px for crop in crops], [len(part) for part in found])
@@ -76,31 +75,34 @@ def generate_proposals(
     return proposals[np.argsort(-proposals.scores, kind="stable")]
 
 
-def prompted_proposals(sam: SamImage, prompts: Prompts, progress: Progress | None = None) -> Proposals:
+def prompted_proposals(
+    sam: SamImage, prompts: Prompts, settings: ProposalSettings, progress: Progress | None = None
+) -> Proposals:
     """Asks SAM for the masks of a caller's prompts.
 
     Args:
         sam: The image, encoded.
         prompts: P prompts.
+        settings: ``stability_score_offset`` and ``points_per_batch`` are used.
         progress: Called after every batch of prompts.
 
     Returns:
         3 P masks, those of a prompt together and by falling predicted IoU. A mask may be empty.
     """
     parts = [Proposals.from_masks(np.zeros((0, *sam.size), np.bool_))]
-    for start in range(0, len(prompts), PROMPTS_PER_CALL):
-        decoded = sam.decode(prompts[start : start + PROMPTS_PER_CALL])
+    done = 0
+    for decoded in sam.decode_all(prompts, settings.points_per_batch):
         slot = np.argsort(-decoded.scores, axis=1, kind="stable")
         prompt = np.repeat(np.arange(len(slot)), slot.shape[1])
         logits = sam.logits(decoded, prompt, slot.ravel())
-        stability, boxes = sam.upsampler.measure(logits, ProposalSettings.stability_score_offset)
-        counts = [
-            _encoded(mask, box, (0, 0), sam.size) for mask, box in zip(sam.upsampler.masks(logits), boxes, strict=True)
-        ]
+        stability, boxes = sam.upsampler.measure(logits, settings.stability_score_offset)
+        drawn = zip(sam.upsampler.masks(logits), boxes, strict=True)
+        counts = [pack_mask(mask, box, (0, 0), sam.size) for mask, box in drawn]
         scores = decoded.scores[prompt, slot.ravel()]
         parts.append(Proposals(sam.size, tuple(counts), boxes, scores, np.nan_to_num(stability)))
+        done += len(slot)
         if progress is not None:
-            progress(start + len(slot), len(prompts))
+            progress(done, len(prompts))
     return Proposals.joined(parts)
 
 
@@ -113,29 +115,6 @@ def _is_whole(boxes: NDArray[np.float32], crop: Crop, size: tuple[int, int]) -> 
     near_image = np.abs(ends - np.array([0, 0, size[1], size[0]], np.float32)) <= _CROP_EDGE_PX
     cut: NDArray[np.bool_] = np.any(near_crop & ~near_image, axis=1)
     return ~cut
-
-
-def _drawn(candidates: Candidates, upsampler: Upsampler, crop: Crop, size: tuple[int, int]) -> Proposals:
-    """Draws the crop's masks that survive NMS, in pixels of the image and by falling predicted IoU."""
-    survivors = candidates.survivors()
-    x0, y0 = crop.box[:2]
-    counts = {}
-    for indexes, logits in candidates.logits(survivors):
-        for index, mask in zip(indexes.tolist(), upsampler.masks(logits), strict=True):
-            counts[index] = _encoded(mask, candidates.boxes[index], (y0, x0), size)
-    return Proposals(
-        size,
-        tuple(counts[index] for index in survivors.tolist()),
-        candidates.boxes[survivors] + np.array([x0, y0, x0, y0], np.float32),
-        candidates.scores[survivors],
-        candidates.stability_scores[survivors],
-    )
-
-
-def _encoded(mask: NDArray[np.bool_], box: NDArray[np.float32], corner: tuple[int, int], size: tuple[int, int]) -> str:
-    """COCO counts of a mask (h, w) that lies with its corner (y, x) in an image of (H, W); the box is its own."""
-    x0, y0, x1, y1 = (int(value) for value in box)
-    return pack_runs(runs_from_window(mask[y0:y1, x0:x1], (corner[0] + y0, corner[1] + x0), size))
 
 
 def _without_small_regions(proposals: Proposals, settings: ProposalSettings) -> Proposals:

@@ -27,7 +27,10 @@ __all__ = ["EncodedImage", "Proposals", "Segmentation"]
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Candidate instance masks of one image, best predicted quality first. A sequence of N; slicing gives proposals.
+    """Candidate instance masks of one image. A sequence of N; slicing gives proposals.
+
+    The automatic generator's are ordered by falling predicted quality, the answers to prompts by prompt and only then
+    by quality, and the caller's masks as the caller gave them.
 
     Masks are held as run lengths, a few kilobytes each whatever the image's size, and decoded when asked for.
 
@@ -35,7 +38,8 @@ class Proposals:
         size: (H, W) of the image in pixels.
         counts: N masks as COCO's compressed run lengths.
         boxes: (N, 4) float32, half-open xyxy in pixels, tight around each mask.
-        scores: (N,) float32, predicted IoU in [0, 1]; 1 for masks supplied by the caller.
+        scores: (N,) float32, predicted IoU as SAM states it, which nothing confines to [0, 1]; 1 for masks supplied by
+            the caller.
         stability_scores: (N,) float32, IoU in [0, 1] of the mask with itself cut at other logits; 1 for masks supplied
             by the caller.
     """
@@ -127,7 +131,7 @@ class Proposals:
             import supervision
         except ImportError as error:
             raise BackendError(
-                f"supervision is missing ({error}); expected the package. Run: pip install risengine[supervision]"
+                f'supervision is missing ({error}); expected the package. Run: pip install "risengine[supervision]"'
             ) from error
         return supervision.Detections(
             xyxy=self.boxes.copy(),

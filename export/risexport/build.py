@@ -5,17 +5,19 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import onnxruntime
 from torch import nn
 
 import risengine
-from risengine.bundle import file_sha256
+from risengine.bundle import file_sha256, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import InputError
 from risengine.manifest import (
@@ -31,38 +33,64 @@ from risengine.manifest import (
     Source,
     TextSpec,
 )
-from risengine.session import OnnxSession
+from risengine.vectors import VECTORS_NAME, write_vectors
+from risengine.verify import verify_bundle
 from risexport.clip_checkpoints import load_clip
-from risexport.config import BuildConfig
+from risexport.config import BuildConfig, Precision
 from risexport.graphs import GraphPlan, clip_graphs, sam_graphs
 from risexport.output_folder import check_out, publish, staging
-from risexport.parity import TOLERANCES, measure_clip, measure_sam
+from risexport.parity import TOLERANCES, ParityError, measure_clip, measure_sam
 from risexport.presets import method_for
+from risexport.reduction import Measure, halve, open_sessions
+from risexport.references import ClipReference, SamReference, clip_reference, sam_reference
 from risexport.sam_checkpoints import load_sam
 from risexport.tokenizer import write_tokenizer
+from risexport.vectors import make_vectors
 
-__all__ = ["STAGES", "Progress", "build"]
+__all__ = ["STAGES", "Progress", "build", "stages"]
 
 TOKENIZER_NAME = "tokenizer.json"
 
 STAGES = (
     "load CLIP",
+    "run CLIP in PyTorch",
     "export proposal_encoder",
     "export text_encoder",
     "compare CLIP with PyTorch",
     "load SAM",
+    "run SAM in PyTorch",
     "export image_encoder",
     "export point_decoder",
     "export mask_decoder",
     "compare SAM with PyTorch",
-    "finish",
+    "verify the bundle",
 )
-"""The stages of a build in order, as ``progress`` is told of them."""
+"""The stages of a build in single precision."""
+
+
+def stages(precision: Precision) -> tuple[str, ...]:
+    """Returns the stages of a build in order, as ``progress`` is told of them."""
+    if precision == "fp32":
+        return STAGES
+    halving = {f"compare {model} with PyTorch": f"halve and compare {model}" for model in ("CLIP", "SAM")}
+    return tuple(halving.get(stage, stage) for stage in STAGES)
+
 
 Progress = Callable[[str], None]
 
-_PACKAGES = ("torch", "open_clip_torch", "segment-anything", "onnx", "onnx-ir", "onnxscript")
+_PACKAGES = ("torch", "open_clip_torch", "segment-anything", "onnx", "onnx-ir", "onnxscript", "timm")
 _SPARE_BYTES = 64 << 20
+_BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 4 + 4 + 4}
+"""Most on disk while a model's graphs are made; for fp16 as exported, as rounded, and the result."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The plans of a model's graphs, and how they are compared with it."""
+
+    name: Literal["CLIP", "SAM"]
+    plans: list[GraphPlan]
+    measure: Measure
 
 
 @dataclass(frozen=True)
@@ -83,7 +111,7 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
 
     Args:
         config: What to build.
-        progress: Called with the name of each of :data:`STAGES` when it begins.
+        progress: Called with the name of each of :func:`stages` when it begins.
 
     Returns:
         ``config.out``.
@@ -92,16 +120,20 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
         InputError: A model, checkpoint or setting cannot be used, ``out`` exists without ``force`` or is no bundle
             alone, it cannot be written, or the disk is too small.
         BackendError: A graph could not be exported or run.
-        ParityError: A graph differs from the PyTorch reference by more than its tolerance.
+        ParityError: A graph differs from the PyTorch reference by more than its tolerance, or the finished bundle does
+            not pass its own verification.
     """
     out = Path(os.path.realpath(config.out))
     versions = _versions()
     check_out(out, config.force)
     with staging(out) as folder:
-        clip, method, text = _build_clip(config, folder, progress)
+        clip, clip_values, method, text = _build_clip(config, folder, progress)
         gc.collect()
-        sam, side_px = _build_sam(config, folder, progress)
-        progress("finish")
+        sam, sam_values, side_px = _build_sam(config, folder, progress)
+        gc.collect()
+        progress("verify the bundle")
+        vectors_path = folder / VECTORS_NAME
+        write_vectors(vectors_path, make_vectors(sam_values, clip_values))
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=config.name or out.name,
@@ -114,64 +146,93 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
             method=method,
             proposals=config.proposals,
             sam_image_size_px=side_px,
+            vectors=_file_spec(vectors_path),
             compiler=Compiler(versions=versions),
             parity=(*sam.parity, *clip.parity),
         )
         (folder / MANIFEST_NAME).write_bytes(manifest.encode())
+        _verify(folder)
         publish(folder, out, config.force)
     return config.out
 
 
-def _build_clip(config: BuildConfig, folder: Path, progress: Progress) -> tuple[_Part, Method, TextSpec]:
+def _build_clip(config: BuildConfig, folder: Path, progress: Progress) -> tuple[_Part, ClipReference, Method, TextSpec]:
     progress("load CLIP")
     clip, facts = load_clip(config.clip, config.clip_checkpoint)
-    method = method_for(config.preset, facts, config.global_weight)
-    graphs = _export(clip, clip_graphs(clip, method), folder, progress)
+    _check_disk(clip, config.precision, folder)
+    method = method_for(config.preset, facts, config.method)
+    plans = clip_graphs(clip, method)
     tokenizer_path = folder / TOKENIZER_NAME
     write_tokenizer(clip, tokenizer_path)
-    tokenizer = FileSpec(TOKENIZER_NAME, file_sha256(tokenizer_path), tokenizer_path.stat().st_size)
-    progress("compare CLIP with PyTorch")
-    with _sessions(graphs, folder) as sessions:
-        parity = measure_clip(sessions, clip, method, TOLERANCES[config.precision])
-    source = Source("clip", facts.model, facts.checkpoint, facts.sha256, config.clip_license or config.license)
-    return _Part(source, graphs, parity), method, TextSpec(tokenizer, facts.context_length)
+    progress("run CLIP in PyTorch")
+    reference = clip_reference(clip, method)
+    model = _Model("CLIP", plans, partial(measure_clip, reference=reference, method=method))
+    del clip, plans  # its weights are let go with the last graph that is written
+    graphs, parity = _make_graphs(model, config.precision, folder, progress)
+    license_ = config.clip_license or config.license
+    source = Source("clip", facts.model, facts.checkpoint, facts.sha256, license_, facts.url)
+    return _Part(source, graphs, parity), reference, method, TextSpec(_file_spec(tokenizer_path), facts.context_length)
 
 
-def _build_sam(config: BuildConfig, folder: Path, progress: Progress) -> tuple[_Part, int]:
+def _build_sam(config: BuildConfig, folder: Path, progress: Progress) -> tuple[_Part, SamReference, int]:
     progress("load SAM")
     sam, facts = load_sam(config.sam, config.sam_checkpoint)
-    graphs = _export(sam, sam_graphs(sam), folder, progress)
-    progress("compare SAM with PyTorch")
-    with _sessions(graphs, folder) as sessions:
-        parity = measure_sam(sessions, sam, TOLERANCES[config.precision])
+    _check_disk(sam, config.precision, folder)
+    plans = sam_graphs(sam)
+    progress("run SAM in PyTorch")
+    reference = sam_reference(sam)
+    model = _Model("SAM", plans, partial(measure_sam, reference=reference))
+    del sam, plans  # as above
+    graphs, parity = _make_graphs(model, config.precision, folder, progress)
     source = Source("sam", facts.model, facts.checkpoint, facts.sha256, config.sam_license or config.license)
-    return _Part(source, graphs, parity), facts.image_size_px
+    return _Part(source, graphs, parity), reference, facts.image_size_px
 
 
-def _export(model: nn.Module, plans: list[GraphPlan], folder: Path, progress: Progress) -> dict[Role, GraphSpec]:
-    weights = sum(value.numel() * 4 for value in model.state_dict().values())
+def _check_disk(model: nn.Module, precision: Precision, folder: Path) -> None:
+    weights = sum(value.numel() for value in model.state_dict().values())
     free = shutil.disk_usage(folder).free
-    needed = weights + _SPARE_BYTES
+    needed = weights * _BYTES_PER_WEIGHT[precision] + _SPARE_BYTES
     if free < needed:
         raise InputError(
             f"disk of {folder.parent} has {free / 1e6:.0f} MB free; expected at least {needed / 1e6:.0f} MB for the "
             "graphs. Free some space or choose another OUT."
         )
+
+
+def _make_graphs(
+    model: _Model, precision: Precision, folder: Path, progress: Progress
+) -> tuple[dict[Role, GraphSpec], list[Parity]]:
+    """Writes a model's graphs and compares them with it."""
+    if precision == "fp16":
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            exported = _export(model.plans, Path(name), progress)
+            progress(f"halve and compare {model.name}")
+            return halve(exported, Path(name), folder, model.measure)
+    graphs = _export(model.plans, folder, progress)
+    progress(f"compare {model.name} with PyTorch")
+    with open_sessions(graphs, folder) as sessions:
+        return graphs, model.measure(sessions, tolerances=TOLERANCES["fp32"])
+
+
+def _export(plans: list[GraphPlan], folder: Path, progress: Progress) -> dict[Role, GraphSpec]:
+    """Writes the graphs, and lets go of each module as soon as its graph is written."""
     graphs: dict[Role, GraphSpec] = {}
-    for plan in plans:
+    while plans:
+        plan = plans.pop(0)
         progress(f"export {plan.role}")
         graphs[plan.role] = plan.export(folder)
     return graphs
 
 
-@contextmanager
-def _sessions(graphs: dict[Role, GraphSpec], folder: Path) -> Iterator[dict[Role, OnnxSession]]:
-    sessions = {role: OnnxSession(folder / spec.file, spec, RuntimeConfig()) for role, spec in graphs.items()}
-    try:
-        yield sessions
-    finally:
-        for session in sessions.values():
-            session.close()
+def _file_spec(path: Path) -> FileSpec:
+    return FileSpec(path.name, file_sha256(path), path.stat().st_size)
+
+
+def _verify(folder: Path) -> None:
+    """Does what ``risengine verify`` will do, so that no bundle is published that would fail it."""
+    failures = verify_bundle(open_bundle(folder), RuntimeConfig()).failures
+    if failures:
+        raise ParityError(failures[0])
 
 
 def _versions() -> dict[str, str]:

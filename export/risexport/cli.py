@@ -9,19 +9,20 @@ import time
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from tqdm import tqdm
 
-from risengine.manifest import ProposalSettings
+from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
+from risengine.manifest import Method, ProposalSettings
 from risexport.config import BuildConfig, Precision, Target
-from risexport.presets import PRESETS
+from risexport.presets import PRESETS, MethodOptions
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options; defaults are those of ``BuildConfig`` and ``ProposalSettings``."""
+    """Declares the command's options; defaults are those of ``BuildConfig`` and its parts."""
     defaults = {field.name: field.default for field in fields(BuildConfig)}
     parser.add_argument("out", type=Path, metavar="OUT", help="directory of the bundle, new unless --force")
     parser.add_argument(
@@ -32,27 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sam-checkpoint", type=Path, metavar="PATH", help="weights (default: random)")
     for name, choices in (("preset", PRESETS), ("precision", get_args(Precision)), ("target", get_args(Target))):
         parser.add_argument(f"--{name}", choices=choices, default=defaults[name], help=f"default: {defaults[name]}")
-    parser.add_argument(
-        "--global-weight",
-        type=float,
-        default=defaults["global_weight"],
-        metavar="V",
-        help=f"share of the global feature, 0 to 1 (default: {defaults['global_weight']})",
-    )
     parser.add_argument("--name", default="", help="name of the bundle (default: the directory's)")
     parser.add_argument("--license", default=defaults["license"], help=f"its licence (default: {defaults['license']})")
     parser.add_argument("--clip-license", default="", help="licence of CLIP's weights (default: the bundle's)")
     parser.add_argument("--sam-license", default="", help="licence of SAM's weights (default: the bundle's)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
-    group = parser.add_argument_group("proposals", "defaults of the bundle, named as in SamAutomaticMaskGenerator")
-    for field in fields(ProposalSettings):
-        group.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=type(field.default),
-            default=field.default,
-            metavar=type(field.default).__name__.upper(),
-            help=f"default: {field.default}",
-        )
+    method = parser.add_argument_group("method", "what differs from the preset; see models/README.md")
+    add_field_options(method, Method, _names(MethodOptions), unset="the preset's")
+    proposals = parser.add_argument_group("proposals", "of the bundle, named as in SamAutomaticMaskGenerator")
+    add_field_options(proposals, ProposalSettings, PROPOSAL_OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,21 +53,27 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         RisError: The build was refused or failed; see :func:`risexport.build.build`.
     """
-    from risexport.build import STAGES, build
+    from risexport.build import build, stages
 
     values = vars(options)
-    proposals = ProposalSettings(**{field.name: values[field.name] for field in fields(ProposalSettings)})
-    chosen = {field.name: values[field.name] for field in fields(BuildConfig) if field.name != "proposals"}
-    config = BuildConfig(**chosen, proposals=proposals)
+    groups: dict[str, Any] = {
+        "method": MethodOptions(**{name: values[name] for name in _names(MethodOptions)}),
+        "proposals": ProposalSettings(**{name: values[name] for name in PROPOSAL_OPTIONS}),
+    }
+    config = BuildConfig(**{name: values[name] for name in _names(BuildConfig) - groups.keys()}, **groups)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with _StageDisplay(len(STAGES)) as display:
+        with _StageDisplay(len(stages(config.precision))) as display:
             out = build(config, display.begin)
     finally:
         signal.signal(signal.SIGTERM, previous)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 1e6:.1f} MB. Look into it with: risengine inspect {out}")
     return 0
+
+
+def _names(settings: type) -> set[str]:
+    return {field.name for field in fields(settings)}
 
 
 class _StageDisplay:

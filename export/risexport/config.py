@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from risengine.manifest import ProposalSettings
-from risexport.presets import GLOBAL_WEIGHT, Preset
+from risexport.presets import MethodOptions, Preset
 
 __all__ = ["BuildConfig", "Precision", "Target"]
 
-Precision: TypeAlias = Literal["fp32"]
+Precision: TypeAlias = Literal["fp32", "fp16"]
 Target: TypeAlias = Literal["cpu"]
 
 
@@ -26,7 +26,7 @@ class BuildConfig:
         clip_checkpoint: Path of the weights or open_clip's tag of them; random weights without it.
         sam_checkpoint: Path of the weights; random weights without it.
         preset: Values of the method, ``clean`` or ``reference``.
-        global_weight: v, the share of the global feature, in [0, 1].
+        method: Values of the method that differ from the preset's.
         precision: Precision of the graphs.
         target: What will run the bundle.
         name: Name of the bundle; the directory's when empty.
@@ -43,7 +43,7 @@ class BuildConfig:
     clip_checkpoint: str | None = None
     sam_checkpoint: Path | None = None
     preset: Preset = "clean"
-    global_weight: float = GLOBAL_WEIGHT
+    method: MethodOptions = field(default_factory=MethodOptions)
     precision: Precision = "fp32"
     target: Target = "cpu"
     name: str = ""

@@ -30,7 +30,7 @@ from risengine.bundle import file_sha256
 from risengine.errors import BackendError
 from risengine.manifest import FileSpec, GraphSpec, TensorSpec
 
-__all__ = ["EXTERNAL_DATA_BYTES", "OPSET", "ExportRequest", "export_graph"]
+__all__ = ["EXTERNAL_DATA_BYTES", "OPSET", "ExportRequest", "export_graph", "write_graph"]
 
 OPSET = 20
 """Newest operator set that ONNX Runtime's CPU provider and TensorRT 10 both read in full; it has ``Gelu``."""
@@ -81,19 +81,9 @@ def export_graph(module: nn.Module, request: ExportRequest) -> GraphSpec:
         module(*args)
     model = _export(module, args, request)
     _strip(model)
-    weight_bytes = sum(_weight_bytes(value) for value in model.graph.initializers.values())
-    data_name = f"{request.path.name}.data" if weight_bytes > EXTERNAL_DATA_BYTES else None
-    onnx_ir.save(model, request.path, external_data=data_name)
-    try:
-        onnx.checker.check_model(str(request.path))
-    except onnx.checker.ValidationError as error:
-        raise BackendError(f"{request.path.name} is not valid ONNX: {error}. {_REMEDY}") from error
-
+    graph_file, external = write_graph(model, request.path)
     inputs = tuple(_tensor_spec(value) for value in model.graph.inputs)
     _require_dynamic(inputs, request)
-    external = () if data_name is None else (_file_spec(request.path.with_name(data_name)),)
-    graph_file = _file_spec(request.path)
-    _logger.info("%s: %.1f MB, %d nodes", request.path.name, graph_file.size_bytes / 1e6, len(model.graph))
     return GraphSpec(
         file=graph_file.file,
         sha256=graph_file.sha256,
@@ -104,6 +94,28 @@ def export_graph(module: nn.Module, request: ExportRequest) -> GraphSpec:
         flops_at=", ".join(f"{name} {tuple(value.shape)}" for name, value in request.inputs.items()),
         external=external,
     )
+
+
+def write_graph(model: onnx_ir.Model, path: Path) -> tuple[FileSpec, tuple[FileSpec, ...]]:
+    """Writes a graph, its weights beside it where they are too large for one file, and checks it.
+
+    Returns:
+        The graph's file, and the file of weights beside it, if any.
+
+    Raises:
+        BackendError: The graph is not valid ONNX.
+    """
+    weight_bytes = sum(_weight_bytes(value) for value in model.graph.initializers.values())
+    data_name = f"{path.name}.data" if weight_bytes > EXTERNAL_DATA_BYTES else None
+    onnx_ir.save(model, path, external_data=data_name)
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise BackendError(f"{path.name} is not valid ONNX: {error}. {_REMEDY}") from error
+    external = () if data_name is None else (_file_spec(path.with_name(data_name)),)
+    graph_file = _file_spec(path)
+    _logger.info("%s: %.1f MB, %d nodes", path.name, graph_file.size_bytes / 1e6, len(model.graph))
+    return graph_file, external
 
 
 def _export(module: nn.Module, args: tuple[Tensor, ...], request: ExportRequest) -> onnx_ir.Model:

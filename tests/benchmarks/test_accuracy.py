@@ -22,7 +22,6 @@ from risbench.plain_pickle import read_plain_pickle
 from risbench.tables import format_accuracy, format_table
 from risengine.errors import InputError
 from risengine.manifest import ProposalSettings
-from risengine.masks import mask_boxes
 from risengine.types import EncodedImage, Proposals, Segmentation
 
 SIZE = (10, 20)
@@ -57,16 +56,16 @@ class FakeEngine:
             name="fake",
             precision="fp32",
             target="cpu",
-            method=CLEAN,
-            proposals=ProposalSettings(),
             sam_image_size_px=32,
         )
+        self.method, self.proposal_settings = CLEAN, ProposalSettings()
         perfect = np.full((3, 3, 8, 8), -1.0, np.float32)
         perfect[:, 1] = 1.0  # the second mask covers the image
         self.sessions = {
-            "image_encoder": SimpleNamespace(run=lambda feeds: {"image_embedding": None}),
+            "image_encoder": SimpleNamespace(run=lambda feeds: {"image_embedding": np.zeros((1, 8, 2, 2), np.float32)}),
             "point_decoder": SimpleNamespace(
                 run=lambda feeds: {
+                    "iou_predictions": np.ones((len(feeds["points"]), 3), np.float32),
                     "mask_tokens": np.zeros((len(feeds["points"]), 3, 1), np.float32),
                     "image_features": np.zeros((len(feeds["points"]), 4, 8), np.float32),
                 }
@@ -83,10 +82,10 @@ class FakeEngine:
     def encode_image(self, image: Any, masks: np.ndarray | None = None) -> EncodedImage:
         self.encoded_images += 1
         found = PROPOSALS[image.name] if masks is None else masks
-        proposals = Proposals(found, mask_boxes(found), np.ones(len(found), np.float32))
+        proposals = Proposals.from_masks(found)
         source = "sam" if masks is None else "truth"
         return EncodedImage(
-            np.zeros((*SIZE, 3), np.uint8), proposals, np.zeros((len(found), 2), np.float32), source, {}
+            np.zeros((*SIZE, 3), np.uint8), proposals, np.zeros((len(found), 2), np.float32), source, {}, 0.95
         )
 
     def rank(self, image: EncodedImage, text: str, top_k: int) -> list[Segmentation]:
@@ -258,6 +257,7 @@ def test_command_line(
     [
         (["--dataset", "refcoco"], "does not come with risbench. Pass REFER's data folder"),
         (["--refer", "/nowhere"], "does not exist; expected REFER's layout"),
+        (["--refer", "/nowhere", "--dataset", "refcocog", "--split-by", "unc"], "expected one of umd, google"),
         (["--json", "/nowhere/report.json"], "/nowhere does not exist"),
     ],
 )

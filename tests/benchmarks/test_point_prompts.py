@@ -89,9 +89,9 @@ def test_prompts_follow_the_graph_contract(logits: np.ndarray) -> None:
     dtypes = {name: feeds[name].dtype for name in ("image_size", "points", "labels")}
     assert dtypes == {"image_size": np.int64, "points": np.float32, "labels": np.int64}
     feeds = sam.feeds["mask_decoder"]
-    assert feeds["prompt_index"].tolist() == [0, 0, 0]
+    assert feeds["prompt_index"].tolist() == [0, 0, 0, 1, 1, 1]
     assert feeds["prompt_index"].dtype == np.int64
-    assert feeds["mask_tokens"].shape == (3, 1)
+    assert feeds["mask_tokens"].shape == (6, 1)
 
 
 def test_points_lie_in_the_mask_and_depend_on_the_seed() -> None:

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from refer_data import python2_pickle, rectangle, write_refer
 
 from risbench import refer
-from risbench.refer import Sentence, load_refer, tabletop_root
+from risbench.refer import DATASETS, Sentence, load_refer, tabletop_root
 from risengine.errors import InputError
 from risengine.masks import encode_rle
 
@@ -93,6 +93,12 @@ def test_every_field(root: Path) -> None:
     first = dataset.refs[0].sentences
     assert [sentence.raw for sentence in first] == ["The LEFT Guy. ", "man's hat", "caf\xe9"]
     assert first[0] == Sentence(0, "the left guy", "The LEFT Guy. ", ["the", "left", "guy"])
+
+
+def test_splits_evaluated_follow_the_partition() -> None:
+    assert DATASETS["refcocog"].default_splits() == ("val", "test")
+    assert DATASETS["refcocog"].default_splits("google") == ("val",)
+    assert DATASETS["refcoco"].default_splits("google") == ("val", "test")
 
 
 def test_image_path_comes_from_the_instances(root: Path) -> None:

@@ -11,7 +11,7 @@ from risbench.refer import DATASETS, ReferDataset, load_refer, tabletop_root
 from risengine.images import load_image
 from risengine.phrase import noun_phrase
 
-SPLITS = DATASETS["tabletop"].splits
+SPLITS = DATASETS["tabletop"].default_splits()
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,10 @@ def test_tampered_manifests(bundle_copy: Path, change: Callable[[Manifesto], Non
         open_bundle(bundle_copy)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format_version": "one"}'])
+DEEP = b'{"format_version": %d, "x": ' % FORMAT_VERSION + b"[" * 100_000
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format_version": "one"}', DEEP])
 def test_manifests_that_are_none(bundle_copy: Path, content: bytes) -> None:
     (bundle_copy / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(BundleError, match="cannot be read"):

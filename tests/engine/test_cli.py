@@ -121,6 +121,7 @@ def no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["segment", "IMAGE", "the mug", "-o", "a.png", "--overlay", "a.png"], "both be written"),
         (["proposals", "IMAGE", "-o", "none/x.json"], "does not exist. Create it first"),
         (["proposals", "IMAGE", "--overlay", "x"], "unknown suffix ''"),
+        (["proposals", "IMAGE", "-o", "x.png", "--overlay", "./x.png"], "both be written"),
         (["rank", "IMAGE", "the mug", "--top-k", "0"], "--top-k 0; expected at least 1"),
     ],
 )

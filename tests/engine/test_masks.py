@@ -55,6 +55,9 @@ def test_plain_counts_and_bytes_are_read() -> None:
         {"size": [2, 2], "counts": "zzz"},
         {"size": [-2, -2], "counts": [4]},
         {"size": [2, 2], "counts": [[2, 2]]},
+        {"size": [2, 2], "counts": [8, -4]},
+        {"size": [4, 5], "counts": [2**62] * 4 + [20]},  # 20 in 64 bits
+        {"size": [2**40, 0], "counts": []},
         {"size": [2, 2], "counts": [1.5, 2.5]},
         {"size": [2, 2], "counts": "o" * 40 + "0"},
     ],

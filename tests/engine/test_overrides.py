@@ -74,15 +74,18 @@ def test_values_may_be_numpys() -> None:
     method, proposals = apply_overrides(manifest, overrides)
     assert (proposals.points_per_side, method.global_weight) == (3, 0.25)
     assert type(proposals.points_per_side) is int
+    grid = np.random.default_rng(0).random((4, 2))
+    _, proposals = apply_overrides(manifest, {"point_grids": [grid]})  # the form that segment-anything takes
+    assert proposals.point_grids == (tuple(map(tuple, grid.tolist())),)
     assert apply_overrides(manifest, {}) == (manifest.method, manifest.proposals)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("masked_blocks", 2, "masked_blocks is fixed by the bundle's graphs.*Build another bundle"),
-        ("mask_pooling", "point", "mask_pooling is fixed by the bundle's graphs"),
-        ("preset", "reference", "preset is fixed by the bundle's graphs"),
+        ("masked_blocks", 2, "masked_blocks is fixed when the bundle is built.*Build another bundle"),
+        ("mask_pooling", "point", "mask_pooling is fixed when the bundle is built"),
+        ("preset", "reference", "preset is fixed when the bundle is built"),
         ("point_per_side", 8, "no setting of an engine. Did you mean points_per_side?"),
         ("colour", 1, "colour is no setting of an engine. Use one of global_weight, sentence_weight"),
         ("global_weight", 1.5, r"global_weight = 1.5; expected a share in \[0, 1\]"),
@@ -90,6 +93,10 @@ def test_values_may_be_numpys() -> None:
         ("global_weight", "much", "global_weight: expected `float`, got `str`"),
         ("points_per_side", 8.5, "points_per_side: expected `int`, got `float`"),
         ("points_per_side", 0, "points_per_side = 0; expected at least 1"),
+        ("point_grids", "0.5", "point_grids: expected `array | null`, got `str`"),
+        ("point_grids", [np.zeros((3, 1))], r"point_grids.*: expected `array` of length 2, got 1"),
+        ("point_grids", [{0.5, 0.25}], "point_grids"),
+        ("point_grids", np.array([[["a", "b"]]]), r"point_grids.*: expected `float`, got `str`"),
         ("pred_iou_thresh", None, "pred_iou_thresh: expected `float`, got `null`"),
     ],
 )

@@ -15,7 +15,8 @@ from risengine.errors import InputError
 from risengine.manifest import ProposalSettings
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import generator_crops, point_grid, read_prompts
-from risengine.proposals import generate_proposals
+from risengine.proposals import generate_proposals, prompted_proposals
+from risengine.sam import PROMPTS_PER_CALL, SamImage
 
 SIDE_PX = 64
 
@@ -138,6 +139,44 @@ def test_any_settings_and_image_give_consistent_proposals(
         assert (found.scores > np.float32(options.pred_iou_thresh)).all()
     if options.stability_score_thresh > 0:
         assert (found.stability_scores >= np.float32(options.stability_score_thresh)).all()
+
+
+@pytest.mark.parametrize(("points_per_batch", "step"), [(3, 3), (1000, PROMPTS_PER_CALL)])
+@pytest.mark.parametrize("held_bytes", [0, 5 * 4 * 16 * 16, 1 << 27])
+def test_no_prompt_is_decoded_twice(
+    points_per_batch: int, step: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("risengine.candidates._HELD_BYTES", held_bytes)
+    sam = FakeSam(1)
+    keep = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1, "crop_nms_thresh": 1}
+    options = ProposalSettings(6, points_per_batch, crop_n_layers=1, **keep)
+    asked: list[int] = []
+
+    def decode(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        asked.append(len(feeds["points"]))
+        return sam._decode(feeds)
+
+    sam.sessions["point_decoder"] = SimpleNamespace(run=decode)
+    found = generate_proposals(sam.sessions, np.zeros((50, 70, 3), np.uint8), options, SIDE_PX)
+    assert len(found) > 100
+    assert sum(asked) == 5 * 36
+    assert max(asked) == step
+
+
+def test_prompts_are_answered_under_the_settings() -> None:
+    sam = SamImage.encode(FakeSam(2).sessions, np.zeros((50, 70, 3), np.uint8), SIDE_PX)
+    prompts = read_prompts(np.random.default_rng(0).uniform(0, 50, (10, 2)), None, None, sam.size)
+    told: list[tuple[int, int]] = []
+    strict, lenient = (
+        prompted_proposals(
+            sam, prompts, ProposalSettings(points_per_batch=3, stability_score_offset=offset), lambda *s: told.append(s)
+        )
+        for offset in (3.0, 0.0)
+    )
+    assert strict.counts == lenient.counts
+    assert set(lenient.stability_scores[lenient.boxes.any(axis=1)]) == {1}
+    assert strict.stability_scores.mean() < 0.9
+    assert told[:4] == [(3, 10), (6, 10), (9, 10), (10, 10)]
 
 
 def test_nothing_survives() -> None:

@@ -65,7 +65,7 @@ def test_supervision_detections(proposals: Proposals, count: int) -> None:
 
 def test_without_supervision(proposals: Proposals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(BackendError, match=r"pip install risengine\[supervision\]"):
+    with pytest.raises(BackendError, match=r'pip install "risengine\[supervision\]"'):
         proposals.to_supervision()
 
 

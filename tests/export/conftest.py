@@ -4,6 +4,7 @@ import json
 import sys
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ from risengine.manifest import ProposalSettings, Role
 from risengine.session import OnnxSession
 from risexport.build import build
 from risexport.config import BuildConfig
+from risexport.presets import MethodOptions
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode does not put helpers beside the tests on the path
 
 
 class ConvEncoder(nn.Module):
@@ -85,7 +89,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory, tiny_sam: Sam) -> Iter
         name="tiny",
         license="Apache-2.0",
         sam_license="MIT",
-        global_weight=0.8,
+        method=MethodOptions(global_weight=0.8),
         proposals=ProposalSettings(points_per_side=4),
     )
     del sys.modules["tiny_sam_factory"]

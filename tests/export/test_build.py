@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import shutil
 import signal
 from collections import namedtuple
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,13 +24,16 @@ from risengine.bundle import Bundle, file_sha256, open_bundle
 from risengine.errors import InputError
 from risengine.manifest import GraphSpec, Manifest, ProposalSettings, Role
 from risengine.session import OnnxSession
+from risengine.vectors import Vectors
 from risexport import build as build_module
-from risexport import cli, parity
+from risexport import cli, references
 from risexport.build import STAGES, build
 from risexport.clip_checkpoints import load_clip
 from risexport.config import BuildConfig
 from risexport.graphs import GraphPlan
 from risexport.parity import ParityError
+from risexport.presets import MethodOptions
+from risexport.vectors import make_vectors
 
 IMAGE_SIZE = (75, 110)
 
@@ -126,8 +129,8 @@ def quick_export(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         return tiny_bundle.manifest.graphs[plan.role]
 
     monkeypatch.setattr(GraphPlan, "export", copy)
-    monkeypatch.setattr(parity, "IMAGE_SIZE", (80, 120))
-    monkeypatch.setattr(parity, "MASKS", 3)
+    monkeypatch.setattr(references, "IMAGE_SIZE", (80, 120))
+    monkeypatch.setattr(references, "MASKS", 3)
 
 
 @pytest.fixture
@@ -144,7 +147,7 @@ def test_stages_are_told_in_order(config: BuildConfig) -> None:
 
 
 @pytest.mark.usefixtures("quick_export")
-@pytest.mark.parametrize("stage", ["export text_encoder", "compare SAM with PyTorch", "finish"])
+@pytest.mark.parametrize("stage", ["export text_encoder", "compare SAM with PyTorch", "verify the bundle"])
 def test_an_interrupted_build_leaves_nothing(config: BuildConfig, stage: str) -> None:
     def interrupt(begun: str) -> None:
         if begun == stage:
@@ -166,15 +169,18 @@ def test_a_graph_past_its_tolerance_leaves_nothing(config: BuildConfig, monkeypa
     assert not list(config.out.parent.iterdir())
 
 
-def test_a_resnet_is_refused_before_the_export(config: BuildConfig, tmp_path: Path) -> None:
-    vision = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32}
-    text = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    path = tmp_path / "resnet.json"
-    path.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}), encoding="utf-8")
-    told: list[str] = []
-    with pytest.raises(InputError, match="ResNet support is not built yet"):
-        build(replace(config, clip=str(path)), told.append)
-    assert told == ["load CLIP"]
+@pytest.mark.usefixtures("quick_export")
+def test_a_bundle_that_fails_its_own_verification_leaves_nothing(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disturb(*references: Any) -> Vectors:
+        vectors = make_vectors(*references)
+        return replace(vectors, text_features=1.01 * vectors.text_features)
+
+    monkeypatch.setattr(build_module, "make_vectors", disturb)
+    with pytest.raises(ParityError, match=r"text_encoder: relative_error of features .* is 0\.0099"):
+        build(config)
+    assert not list(config.out.parent.iterdir())
 
 
 @pytest.mark.usefixtures("quick_export")
@@ -263,13 +269,14 @@ def test_command_line_reaches_the_manifest(
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     words = f"{config.out} --clip {config.clip} --sam {config.sam} --sam-checkpoint {config.sam_checkpoint}"
-    words += " --license MIT --points-per-side 8 --pred-iou-thresh 0.7"
+    words += " --license MIT --points-per-side 8 --pred-iou-thresh 0.7 --sentence-weight 0.25"
     handler = signal.getsignal(signal.SIGTERM)
     assert cli.run(parser.parse_args(words.split())) == 0
     assert signal.getsignal(signal.SIGTERM) == handler
     manifest = open_bundle(config.out).manifest
     assert (manifest.name, manifest.license) == ("bundle", "MIT")
     assert manifest.proposals == ProposalSettings(points_per_side=8, pred_iou_thresh=0.7)
+    assert manifest.method.sentence_weight == 0.25
     printed = capsys.readouterr()
     assert str(config.out) in printed.out
     assert all(stage in printed.err for stage in STAGES)
@@ -280,5 +287,31 @@ def test_command_line_defaults_are_the_configs() -> None:
     cli.add_arguments(parser)
     options = vars(parser.parse_args(["out", "--clip", "ViT-B-32", "--sam", "vit_b"]))
     default = BuildConfig(Path("out"), "ViT-B-32", "vit_b")
-    for name in ("preset", "precision", "target", "global_weight", "name", "license", "force", "clip_checkpoint"):
+    for name in ("preset", "precision", "target", "name", "license", "force", "clip_checkpoint"):
         assert options[name] == getattr(default, name), name
+
+
+def test_method_options_reach_the_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built: list[BuildConfig] = []
+
+    def note(config: BuildConfig, progress: object) -> Path:
+        built.append(config)
+        return tmp_path
+
+    monkeypatch.setattr(build_module, "build", note)
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    words = f"{tmp_path} --clip RN50 --sam vit_b"
+    cli.run(parser.parse_args(words.split()))
+    options = " --global-weight 0.85 --sentence-weight 0.25 --masked-blocks 2 --mask-pooling point"
+    cli.run(parser.parse_args((words + options).split()))
+    assert [config.method for config in built] == [MethodOptions(), MethodOptions(0.85, 0.25, 2, "point")]
+    with pytest.raises(SystemExit):
+        parser.parse_args([*words.split(), "--mask-pooling", "mean"])
+
+
+def test_too_many_masked_blocks_are_refused_before_the_export(config: BuildConfig) -> None:
+    told: list[str] = []
+    with pytest.raises(InputError, match=r"masked_blocks = 9; expected 1 to 4, .*Choose it with --masked-blocks"):
+        build(replace(config, method=MethodOptions(masked_blocks=9)), told.append)
+    assert told == ["load CLIP"]

@@ -18,6 +18,7 @@ from risengine.session import OnnxSession
 from risexport.clip_checkpoints import load_clip
 from risexport.config import BuildConfig
 from risexport.parity import TOLERANCES, ParityError, measure_clip, measure_sam
+from risexport.references import clip_reference, sam_reference
 
 FP32 = TOLERANCES["fp32"]
 
@@ -30,7 +31,7 @@ def disturb(module: nn.Module) -> None:
 
 
 def test_sam_figures_are_within_tolerance(tiny_sam: Sam, sessions: dict[Role, OnnxSession]) -> None:
-    figures = {(row.role, row.measure): row.value for row in measure_sam(sessions, tiny_sam, FP32)}
+    figures = {(row.role, row.measure): row.value for row in measure_sam(sessions, sam_reference(tiny_sam), FP32)}
     assert figures["mask_decoder", "mask_iou"] >= 0.99
     assert figures["mask_decoder", "relative_error"] < 1e-4
     assert figures["point_decoder", "relative_error"] < 1e-4
@@ -49,7 +50,7 @@ def test_other_sam_weights_fail(tiny_sam: Sam, sessions: dict[Role, OnnxSession]
     other = deepcopy(tiny_sam)
     disturb(SAM_PARTS[words](other))
     with pytest.raises(ParityError, match=words) as caught:
-        measure_sam(sessions, other, FP32)
+        measure_sam(sessions, sam_reference(other), FP32)
     assert isinstance(caught.value, RisError)
     assert "expected at most" in str(caught.value)
 
@@ -64,7 +65,8 @@ def test_clip_figures_are_within_tolerance(
     tiny_bundle: Bundle, tiny_config: BuildConfig, sessions: dict[Role, OnnxSession]
 ) -> None:
     clip, _ = load_clip(tiny_config.clip)
-    rows = measure_clip(sessions, clip, tiny_bundle.manifest.method, FP32)
+    method = tiny_bundle.manifest.method
+    rows = measure_clip(sessions, clip_reference(clip, method), method, FP32)
     assert {row.tensor for row in rows if row.role == "proposal_encoder"} == {
         "global_features",
         "local_features",
@@ -79,8 +81,9 @@ def test_other_clip_weights_fail(
 ) -> None:
     clip, _ = load_clip(tiny_config.clip)
     disturb(CLIP_PARTS[words](clip))
+    method = tiny_bundle.manifest.method
     with pytest.raises(ParityError, match=words):
-        measure_clip(sessions, clip, tiny_bundle.manifest.method, FP32)
+        measure_clip(sessions, clip_reference(clip, method), method, FP32)
 
 
 @pytest.mark.parametrize("change", [{"fill": (0.4, 0.4, 0.4)}, {"resize": "bilinear"}, {"box_rule": "centroid"}])
@@ -90,7 +93,7 @@ def test_another_crop_fails(
     clip, _ = load_clip(tiny_config.clip)
     method = replace(tiny_bundle.manifest.method, **change)
     with pytest.raises(ParityError, match="proposal_encoder"):
-        measure_clip(sessions, clip, method, FP32)
+        measure_clip(sessions, clip_reference(clip, method), method, FP32)
 
 
 def test_nan_is_past_every_tolerance(tiny_sam: Sam, sessions: dict[Role, OnnxSession]) -> None:
@@ -98,4 +101,4 @@ def test_nan_is_past_every_tolerance(tiny_sam: Sam, sessions: dict[Role, OnnxSes
     with torch.no_grad():
         other.mask_decoder.iou_prediction_head.layers[0].bias.fill_(torch.nan)
     with pytest.raises(ParityError, match="is nan"):
-        measure_sam(sessions, other, FP32)
+        measure_sam(sessions, sam_reference(other), FP32)

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from risbench.reference.proposals import generate_proposals
 from risbench.reference.text import Tokenizer, encode_expression, parse_text
 from risbench.reference.visual import encode_masks
+from risengine.caller_masks import read_masks
 from risengine.errors import InputError
 from risengine.images import ImageLike, load_image
 from risengine.manifest import Method, ProposalSettings
-from risengine.proposals import proposals_from_masks
 from risengine.types import EncodedImage, Segmentation
 
 __all__ = ["ReferencePipeline"]
@@ -63,14 +63,14 @@ class ReferencePipeline:
         if masks is None:
             proposals = generate_proposals(self.sam, pixels, self.proposals)
         else:
-            proposals = proposals_from_masks(masks, (pixels.shape[0], pixels.shape[1]))
+            proposals = read_masks(masks, (pixels.shape[0], pixels.shape[1]))
         watch.lap("proposals")
         features = encode_masks(self.clip.visual, pixels, proposals.masks, self.method).features
         if self.method.similarity == "cosine":
             features = F.normalize(features, dim=-1)
         described = features.cpu().numpy()
         watch.lap("proposal_features")
-        return EncodedImage(pixels, proposals, described, self.bundle_id, watch.laps_ms)
+        return EncodedImage(pixels, proposals, described, self.bundle_id, watch.laps_ms, self.method.global_weight)
 
     def segment(self, image: ImageLike | EncodedImage, text: str) -> Segmentation:
         """Returns the mask that an expression refers to.

@@ -11,7 +11,6 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from risengine.manifest import ProposalSettings
-from risengine.masks import mask_boxes
 from risengine.types import Proposals
 
 __all__ = ["generate_proposals"]
@@ -24,13 +23,18 @@ def generate_proposals(sam: Sam, image: NDArray[np.uint8], settings: ProposalSet
     Args:
         sam: A segment-anything model in evaluation mode.
         image: (H, W, 3) uint8 RGB.
-        settings: The generator's own settings.
+        settings: The generator's own settings. Small regions are removed only where OpenCV is installed.
 
     Returns:
         Proposals by falling predicted IoU; masks without a pixel are left out.
     """
-    generator = SamAutomaticMaskGenerator(sam, **dataclasses.asdict(settings))
+    arguments = dataclasses.asdict(settings)
+    if settings.point_grids is not None:
+        arguments["points_per_side"] = None  # the generator wants one of the two
+    generator = SamAutomaticMaskGenerator(sam, **arguments)
     records = [record for record in generator.generate(image) if record["area"] > 0]
+    records.sort(key=lambda record: -record["predicted_iou"])  # with crops the smallest crop's come first
     masks = np.array([record["segmentation"] for record in records], np.bool_).reshape(-1, *image.shape[:2])
     scores = np.array([record["predicted_iou"] for record in records], np.float32)
-    return Proposals(masks, mask_boxes(masks), scores)
+    stability = np.array([record["stability_score"] for record in records], np.float32)
+    return dataclasses.replace(Proposals.from_masks(masks), scores=scores, stability_scores=stability)

@@ -16,7 +16,14 @@ from risbench.reference.preprocess import crop_masks, normalise, squash, token_w
 from risengine.errors import InputError
 from risengine.manifest import Method
 
-__all__ = ["VisualFeatures", "encode_masks", "global_features_resnet", "global_features_vit"]
+__all__ = [
+    "VisualFeatures",
+    "encode_masks",
+    "global_features_resnet",
+    "global_features_vit",
+    "masked_tail_vit",
+    "trunk_tokens_vit",
+]
 
 
 @dataclass(frozen=True)
@@ -95,15 +102,38 @@ def global_features_vit(visual: VisionTransformer, image: Tensor, weights: Tenso
     Returns:
         (N, E) float32, raw.
     """
+    tokens = trunk_tokens_vit(visual, image, masked_blocks)
+    return masked_tail_vit(visual, tokens, weights, masked_blocks)
+
+
+@torch.inference_mode()
+def trunk_tokens_vit(visual: VisionTransformer, image: Tensor, masked_blocks: int) -> Tensor:
+    """The part of :func:`global_features_vit` before the masks: (1, 3, S, S) to (1, 1 + T, D) float32."""
     patches = visual.conv1(image).flatten(2).transpose(1, 2)
-    tokens = torch.cat([visual.class_embedding.expand(1, 1, -1), patches], dim=1)
-    tokens = visual.ln_pre(tokens + visual.positional_embedding)
-    blocks = list(visual.transformer.resblocks)
-    first_masked = len(blocks) - masked_blocks
-    for block in blocks[:first_masked]:
+    embedded = torch.cat([visual.class_embedding.expand(1, 1, -1), patches], dim=1)
+    tokens: Tensor = visual.ln_pre(embedded + visual.positional_embedding)
+    blocks = visual.transformer.resblocks
+    for block in list(blocks)[: len(blocks) - masked_blocks]:
         tokens = block(tokens)
+    return tokens
+
+
+@torch.inference_mode()
+def masked_tail_vit(visual: VisionTransformer, tokens: Tensor, weights: Tensor, masked_blocks: int) -> Tensor:
+    """The part of :func:`global_features_vit` after the trunk.
+
+    Args:
+        visual: ViT with a class token.
+        tokens: (1, 1 + T, D) float32, what the trunk made of the image.
+        weights: (N, T) float32 in [0, 1].
+        masked_blocks: k, at most the number of blocks.
+
+    Returns:
+        (N, E) float32, raw.
+    """
     tokens = tokens.expand(len(weights), -1, -1)
-    for block in blocks[first_masked:]:
+    blocks = visual.transformer.resblocks
+    for block in list(blocks)[len(blocks) - masked_blocks :]:
         tokens = block(torch.cat([tokens[:, :1], weights[:, :, None] * tokens[:, 1:]], dim=1))
     features: Tensor = visual.ln_post(tokens[:, 0])
     return features if visual.proj is None else features @ visual.proj

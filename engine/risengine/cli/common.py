@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.config import RuntimeConfig
 from risengine.engine import Engine, load
+from risengine.errors import InputError
 from risengine.manifest import Method, ProposalSettings
+from risengine.output import check_image_path
 from risengine.overrides import RUNTIME_WEIGHTS
 from risengine.proposals import Progress
 
-__all__ = ["Subparsers", "add_engine_options", "describe_timings", "load_engine", "prompt_progress"]
+__all__ = [
+    "Subparsers",
+    "add_engine_options",
+    "check_output_paths",
+    "describe_timings",
+    "load_engine",
+    "prompt_progress",
+]
 
 Subparsers = argparse._SubParsersAction  # argparse offers no public name for the type
 
@@ -40,6 +50,21 @@ def load_engine(options: argparse.Namespace) -> Engine:
     given = {name: getattr(options, name, None) for name in (*RUNTIME_WEIGHTS, *PROPOSAL_OPTIONS)}
     overrides = {name: value for name, value in given.items() if value is not None}
     return load(options.bundle, RuntimeConfig(threads=options.threads), **overrides)
+
+
+def check_output_paths(options: argparse.Namespace, check_output: Callable[[str], Path]) -> None:
+    """Checks, before the work, ``--output`` and ``--overlay`` where they are given.
+
+    Args:
+        options: What was parsed.
+        check_output: Checks the former and returns it absolute, links followed.
+
+    Raises:
+        InputError: One cannot be written, or both are the same file.
+    """
+    output = check_output(options.output) if options.output else None
+    if options.overlay and check_image_path(options.overlay) == output:
+        raise InputError(f"output and overlay would both be written to {output}. Give them different names.")
 
 
 @contextmanager

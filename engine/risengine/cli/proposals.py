@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from risengine.cli.common import Subparsers, add_engine_options, load_engine, prompt_progress
+from risengine.cli.common import Subparsers, add_engine_options, check_output_paths, load_engine, prompt_progress
 from risengine.images import load_image
-from risengine.output import check_image_path, check_writable, write_atomically
+from risengine.output import check_writable, write_atomically
 
 
 def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -21,10 +21,7 @@ def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.output:
-        check_writable(options.output)
-    if options.overlay:
-        check_image_path(options.overlay)
+    check_output_paths(options, check_writable)
     image = load_image(options.image)
     with load_engine(options) as engine, prompt_progress() as progress:
         proposals = engine.proposals(image, progress)

@@ -8,7 +8,14 @@ import json
 import numpy as np
 from PIL import Image
 
-from risengine.cli.common import Subparsers, add_engine_options, describe_timings, load_engine, prompt_progress
+from risengine.cli.common import (
+    Subparsers,
+    add_engine_options,
+    check_output_paths,
+    describe_timings,
+    load_engine,
+    prompt_progress,
+)
 from risengine.engine import Engine
 from risengine.errors import InputError
 from risengine.output import check_image_path, save_image
@@ -42,12 +49,7 @@ def _encode(engine: Engine, options: argparse.Namespace) -> EncodedImage:
 
 
 def _run_segment(options: argparse.Namespace) -> int:
-    if options.output:
-        mask_path = check_image_path(options.output, (".png",))
-        if options.overlay and check_image_path(options.overlay) == mask_path:
-            raise InputError(f"mask and overlay would both be written to {mask_path}. Give them different names.")
-    elif options.overlay:
-        check_image_path(options.overlay)
+    check_output_paths(options, lambda path: check_image_path(path, (".png",)))
     with load_engine(options) as engine:
         answer = engine.segment(_encode(engine, options), options.text)
     if options.output:

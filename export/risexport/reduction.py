@@ -1,0 +1,139 @@
+"""From graphs in single precision to graphs in half, each by the first plan that is accurate enough."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import onnx_ir
+
+from risengine.config import RuntimeConfig
+from risengine.manifest import GraphSpec, Parity, Role
+from risengine.session import OnnxSession, Session
+from risexport.onnx_export import write_graph
+from risexport.parity import ROUNDED_TOLERANCES, TOLERANCES, ParityError, Tolerances
+from risexport.precision import PLANS, nodes_in_single, round_every_result, to_half
+from risexport.ranges import RangeSession
+
+__all__ = ["Measure", "halve", "open_sessions"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Measure(Protocol):
+    """Compares the sessions of a model's graphs with the model."""
+
+    def __call__(self, sessions: Mapping[Role, Session], *, tolerances: Tolerances) -> list[Parity]:
+        """Returns the figures; raises :class:`~risexport.parity.ParityError` where one is past its tolerance."""
+        ...
+
+
+def halve(
+    graphs: Mapping[Role, GraphSpec], exported: Path, folder: Path, measure: Measure
+) -> tuple[dict[Role, GraphSpec], list[Parity]]:
+    """Writes graphs of one model in half precision.
+
+    The graphs are first compared as they are, which also measures the range of every tensor. Then each is reduced by
+    the first of :data:`risexport.precision.PLANS`; one that is past its tolerance, as it is or with every result
+    rounded, goes on to the next plan.
+
+    Args:
+        graphs: The model's graphs in single precision.
+        exported: Their folder; further files are written into it, at most as large again.
+        folder: Where the new graphs are written.
+        measure: Comparison with the model.
+
+    Returns:
+        The new graphs, and how near they come to PyTorch: as they are, then, with ``(rounded)`` after the tensor's
+        name, when every result is rounded to half precision.
+
+    Raises:
+        ParityError: A graph in single precision, or one in half precision by the last plan, is past its tolerance.
+        BackendError: A graph cannot be reduced or run.
+    """
+    probes = {role: RangeSession(exported / spec.file, spec) for role, spec in graphs.items()}
+    with _closing(probes):
+        measure(probes, tolerances=TOLERANCES["fp32"])
+        ranges = {role: session.ranges for role, session in probes.items()}
+    plans = dict.fromkeys(graphs, 0)
+    reduced = {role: _reduce(spec, exported, folder, ranges[role], 0) for role, spec in graphs.items()}
+    while True:
+        try:
+            with open_sessions(reduced, exported / _ROUNDED) as sessions:
+                rounded = measure(sessions, tolerances=ROUNDED_TOLERANCES)
+            with open_sessions(reduced, folder) as sessions:
+                parity = measure(sessions, tolerances=TOLERANCES["fp16"])
+            break
+        except ParityError as error:
+            suspects = [role for role in _suspects(error.row) if plans[role] + 1 < len(PLANS)]
+            if not suspects:
+                raise
+            _logger.info("in half precision %s", error.row)
+            for role in suspects:
+                plans[role] += 1
+                reduced[role] = _reduce(graphs[role], exported, folder, ranges[role], plans[role])
+    for role, spec in reduced.items():
+        kept = Counter(node.split(":")[0] for node in spec.fp32_nodes)
+        reasons = ", ".join(f"{reason} x {count}" for reason, count in kept.items())
+        _logger.info("%s: %s; in single precision: %s", role, PLANS[plans[role]], reasons or "nothing")
+        if plans[role] + 1 == len(PLANS):
+            _logger.warning("%s stays in single precision: no plan in half precision is accurate enough", role)
+    return reduced, [*parity, *(replace(row, tensor=f"{row.tensor} (rounded)") for row in rounded)]
+
+
+_ROUNDED = "rounded"
+
+
+def _suspects(row: Parity) -> tuple[Role, ...]:
+    """Returns the graphs that may be at fault for a figure: the one it is of, and the one that this was fed by."""
+    if row.role == "mask_decoder":
+        return "point_decoder", "mask_decoder"
+    if row.measure == "selection_agreement":
+        return "proposal_encoder", "text_encoder"
+    return (row.role,)
+
+
+def _reduce(spec: GraphSpec, exported: Path, folder: Path, ranges: Mapping[str, float], plan: int) -> GraphSpec:
+    model = onnx_ir.load(exported / spec.file)
+    operators = {node.name: node.op_type for node in model.graph}
+    single = nodes_in_single(model, ranges, plan)
+    to_half(model, single)
+    graph_file, external = write_graph(model, folder / spec.file)
+    round_every_result(model)
+    (exported / _ROUNDED).mkdir(exist_ok=True)
+    write_graph(model, exported / _ROUNDED / spec.file)
+    return replace(
+        spec,
+        sha256=graph_file.sha256,
+        size_bytes=graph_file.size_bytes,
+        external=external,
+        fp32_nodes=tuple(f"{reason}: {operators[name]} {name}" for name, reason in single.items()),
+    )
+
+
+@contextmanager
+def open_sessions(graphs: Mapping[Role, GraphSpec], folder: Path) -> Iterator[dict[Role, Session]]:
+    """Opens graphs of a folder on ONNX Runtime's CPU provider and closes them afterwards.
+
+    Raises:
+        BackendError: ONNX Runtime cannot load a graph.
+    """
+    sessions: dict[Role, Session] = {}
+    with _closing(sessions):
+        for role, spec in graphs.items():
+            sessions[role] = OnnxSession(folder / spec.file, spec, RuntimeConfig())
+        yield sessions
+
+
+@contextmanager
+def _closing(sessions: Mapping[Role, Session]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for session in sessions.values():
+            session.close()
