@@ -41,7 +41,7 @@ from risexport.graphs import GraphPlan, clip_graphs, sam_graphs
 from risexport.output_folder import check_out, publish, staging
 from risexport.parity import TOLERANCES, ParityError, measure_clip, measure_sam
 from risexport.presets import method_for
-from risexport.reduction import Measure, halve, open_sessions
+from risexport.reduction import Comparison, halve, open_sessions
 from risexport.references import ClipReference, SamReference, clip_reference, sam_reference
 from risexport.sam_checkpoints import load_sam
 from risexport.tokenizer import write_tokenizer
@@ -90,7 +90,7 @@ class _Model:
 
     name: Literal["CLIP", "SAM"]
     plans: list[GraphPlan]
-    measure: Measure
+    measure: Comparison
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from risexport.parity import ROUNDED_TOLERANCES, TOLERANCES, ParityError, Tolera
 from risexport.precision import PLANS, nodes_in_single, round_every_result, to_half
 from risexport.ranges import RangeSession
 
-__all__ = ["Measure", "halve", "open_sessions"]
+__all__ = ["Comparison", "halve", "open_sessions"]
 
 _logger = logging.getLogger(__name__)
 
 
-class Measure(Protocol):
+class Comparison(Protocol):
     """Compares the sessions of a model's graphs with the model."""
 
     def __call__(self, sessions: Mapping[Role, Session], *, tolerances: Tolerances) -> list[Parity]:
@@ -34,7 +34,7 @@ class Measure(Protocol):
 
 
 def halve(
-    graphs: Mapping[Role, GraphSpec], exported: Path, folder: Path, measure: Measure
+    graphs: Mapping[Role, GraphSpec], exported: Path, folder: Path, measure: Comparison
 ) -> tuple[dict[Role, GraphSpec], list[Parity]]:
     """Writes graphs of one model in half precision.
 
