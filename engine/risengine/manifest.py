@@ -33,10 +33,10 @@ __all__ = [
 
 _Parsed = TypeVar("_Parsed")
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
-Role = Literal["image_encoder", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder"]
+Role = Literal["image_encoder", "image_projector", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder"]
 Measure = Literal["relative_error", "cosine", "mask_iou", "selection_agreement"]
 
 

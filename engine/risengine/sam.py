@@ -17,9 +17,8 @@ from risengine.upsample import Upsampler
 __all__ = ["PROMPTS_PER_CALL", "Decoded", "SamImage"]
 
 PROMPTS_PER_CALL = 8
-"""Most prompts decoded in one call. Fewer repeat the work that is the same for all prompts of a call, about half of one
-prompt's; more hold more memory, as each carries the image's features through the decoder (4 MB at SAM's own sizes), and
-gain little."""
+"""Most prompts decoded in one call. More hold more memory, as each carries the image's features through the decoder,
+4 MB at SAM's own sizes, and gain little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +42,15 @@ class SamImage:
 
     Attributes:
         sessions: ``point_decoder`` and ``mask_decoder`` are used.
-        embedding: (1, C, h, w) float32.
+        projections: What ``image_projector`` made of the image's embedding, by name: inputs of ``point_decoder``.
+        grid: (h, w) of the embedding.
         size: (H, W) of the image in pixels.
         sam_image_size_px: Side of SAM's square input.
     """
 
     sessions: Mapping[Role, Session]
-    embedding: NDArray[np.float32]
+    projections: Mapping[str, NDArray[np.float32]]
+    grid: tuple[int, int]
     size: tuple[int, int]
     sam_image_size_px: int
 
@@ -58,17 +59,19 @@ class SamImage:
         """Encodes an image.
 
         Args:
-            sessions: The bundle's sessions by role; SAM's three are used.
+            sessions: The bundle's sessions by role; SAM's four are used.
             image: (H, W, 3) uint8 RGB.
             sam_image_size_px: Side of SAM's square input.
         """
         embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
-        return SamImage(sessions, embedding, (image.shape[0], image.shape[1]), sam_image_size_px)
+        projections = sessions["image_projector"].run({"image_embedding": embedding})
+        size = image.shape[0], image.shape[1]
+        return SamImage(sessions, projections, (embedding.shape[2], embedding.shape[3]), size, sam_image_size_px)
 
     @property
     def logits_size(self) -> tuple[int, int]:
         """Height and width of the masks' logits."""
-        return 4 * self.embedding.shape[2], 4 * self.embedding.shape[3]
+        return 4 * self.grid[0], 4 * self.grid[1]
 
     @cached_property
     def upsampler(self) -> Upsampler:
@@ -79,7 +82,7 @@ class SamImage:
         """Decodes prompts in one call."""
         outputs = self.sessions["point_decoder"].run(
             {
-                "image_embedding": self.embedding,
+                **self.projections,
                 "image_size": np.array(self.size, np.int64),
                 "points": prompts.points,
                 "labels": prompts.labels,

@@ -22,6 +22,7 @@ __all__ = [
     "VECTORS_NAME",
     "DecodingVectors",
     "Description",
+    "Projections",
     "Sample",
     "Vectors",
     "expand_blocks",
@@ -90,6 +91,16 @@ class DecodingVectors:
 
 
 @dataclass(frozen=True)
+class Projections:
+    """What ``image_projector`` makes of the embedding of blocks; of (1, h * w, C), and of (1, h * w, D) the others."""
+
+    image_cells: Sample
+    image_keys: Sample
+    image_values: Sample
+    image_queries: Sample
+
+
+@dataclass(frozen=True)
 class Vectors:
     """Everything in the file.
 
@@ -100,7 +111,8 @@ class Vectors:
         descriptions: Images of several sizes; the first is also the input of ``image_encoder``.
         image_embedding: Of (1, C, h, w), the embedding of the first image.
         blocks: (C, a, b) float16, the embedding that is decoded; see :func:`expand_blocks`.
-        decodings: Prompts of several kinds, in the first image.
+        projections: Of that embedding.
+        decodings: Prompts of several kinds, in the first image, decoded from that embedding.
         tokens: (T, context_length) int64.
         text_features: (T, E) float32.
     """
@@ -108,6 +120,7 @@ class Vectors:
     descriptions: tuple[Description, ...]
     image_embedding: Sample
     blocks: NDArray[np.float16]
+    projections: Projections
     decodings: tuple[DecodingVectors, ...]
     tokens: NDArray[np.int64]
     text_features: NDArray[np.float32]
@@ -160,6 +173,9 @@ def read_vectors(path: Path) -> Vectors:
             ),
             image_embedding=_sample("image_embedding", arrays),
             blocks=arrays["blocks"],
+            projections=Projections(
+                **{field.name: _sample(f"projections.{field.name}", arrays) for field in fields(Projections)}
+            ),
             decodings=tuple(
                 DecodingVectors(
                     points=arrays[f"{name}.points"],

@@ -2,7 +2,8 @@
 
 Each graph is judged alone, with the tolerance that the build enforced on the same tensor and measure. The decoders do
 not get the embedding computed here but the stored one (:class:`~risengine.vectors.Vectors` says why); only
-``mask_decoder`` runs on what ``point_decoder`` returned here, as in the build. Selection agreement is not repeated:
+``point_decoder`` runs on what ``image_projector`` returned here, and ``mask_decoder`` on what that returned, as in the
+build. Selection agreement is not repeated:
 the few stored texts would measure it in steps far coarser than its tolerance.
 """
 
@@ -83,8 +84,10 @@ def verify_bundle(
     with loaded("image_encoder") as session:
         embedding = session.run({"image": vectors.descriptions[0].image})["image_embedding"]
         figures.add_sampled("image_encoder", "image_embedding", embedding, vectors.image_embedding)
+    with loaded("image_projector") as session:
+        projections = _run_image_projector(session, vectors, figures)
     with loaded("point_decoder") as session:
-        decoded = _run_point_decoder(session, vectors, figures)
+        decoded = _run_point_decoder(session, vectors, projections, figures)
     with loaded("mask_decoder") as session:
         _run_mask_decoder(session, vectors, decoded, figures)
     with loaded("proposal_encoder") as session:
@@ -95,13 +98,22 @@ def verify_bundle(
     return Verification(figures.judged(), tuple(dict.fromkeys(providers)))
 
 
-def _run_point_decoder(session: Session, vectors: Vectors, figures: _Figures) -> list[dict[str, Array]]:
-    (embedding,) = (tensor for tensor in session.inputs if tensor.name == "image_embedding")
+def _run_image_projector(session: Session, vectors: Vectors, figures: _Figures) -> dict[str, Array]:
+    (embedding,) = session.inputs
     rows, columns = (int(length) for length in embedding.shape[2:])
+    projections = session.run({"image_embedding": expand_blocks(vectors.blocks, (rows, columns))})
+    for name, actual in projections.items():
+        figures.add_sampled("image_projector", name, actual, getattr(vectors.projections, name))
+    return projections
+
+
+def _run_point_decoder(
+    session: Session, vectors: Vectors, projections: dict[str, Array], figures: _Figures
+) -> list[dict[str, Array]]:
     decoded = []
     for decoding in vectors.decodings:
         feeds: dict[str, Array] = {
-            "image_embedding": expand_blocks(vectors.blocks, (rows, columns)),
+            **projections,
             "image_size": np.array(vectors.descriptions[0].image.shape[:2], np.int64),
             "points": decoding.points,
             "labels": decoding.labels,

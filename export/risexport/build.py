@@ -60,6 +60,7 @@ STAGES = (
     "load SAM",
     "run SAM in PyTorch",
     "export image_encoder",
+    "export image_projector",
     "export point_decoder",
     "export mask_decoder",
     "compare SAM with PyTorch",

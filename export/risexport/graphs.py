@@ -1,4 +1,4 @@
-"""The bundle's five graphs: which module plays a role, with which names, example sizes and dynamic dimensions."""
+"""The bundle's six graphs: which module plays a role, with which names, example sizes and dynamic dimensions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from risengine.manifest import GraphSpec, Method, Role
 from risexport.clip_text import ClipTextEncoder
 from risexport.onnx_export import ExportRequest, export_graph
 from risexport.resnet import ResnetProposalEncoder
-from risexport.sam import ImageEncoder, MaskDecoder, PointDecoder
+from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder
 from risexport.tokenizer import VOCABULARY_SIZE
 from risexport.vit import VitProposalEncoder
 
@@ -50,9 +50,10 @@ class GraphPlan:
 
 
 def sam_graphs(sam: Sam) -> list[GraphPlan]:
-    """Returns the plans of the three graphs of SAM."""
+    """Returns the plans of the four graphs of SAM."""
     rows, columns = sam.prompt_encoder.image_embedding_size
     channels = sam.prompt_encoder.embed_dim
+    width = sam.mask_decoder.transformer.layers[0].cross_attn_token_to_image.internal_dim
     return [
         GraphPlan(
             role="image_encoder",
@@ -62,10 +63,20 @@ def sam_graphs(sam: Sam) -> list[GraphPlan]:
             dynamic={"image": {0: "H", 1: "W"}},
         ),
         GraphPlan(
+            role="image_projector",
+            module=ImageProjector(sam),
+            inputs={"image_embedding": torch.zeros(1, channels, rows, columns)},
+            outputs=("image_cells", "image_keys", "image_values", "image_queries"),
+            dynamic={},
+        ),
+        GraphPlan(
             role="point_decoder",
             module=PointDecoder(sam),
             inputs={
-                "image_embedding": torch.zeros(1, channels, rows, columns),
+                "image_cells": torch.zeros(1, rows * columns, channels),
+                "image_keys": torch.zeros(1, rows * columns, width),
+                "image_values": torch.zeros(1, rows * columns, width),
+                "image_queries": torch.zeros(1, rows * columns, width),
                 "image_size": torch.tensor(_IMAGE_SIZE),
                 "points": torch.zeros(_PROMPTS, 2, 2),
                 "labels": torch.ones(_PROMPTS, 2, dtype=torch.int64),

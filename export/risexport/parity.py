@@ -91,10 +91,10 @@ one text in twenty the two best scores are within 5e-5 of each other.
 
 
 def measure_sam(sessions: Mapping[Role, Session], reference: SamReference, tolerances: Tolerances) -> list[Parity]:
-    """Compares the three SAM graphs with ``SamPredictor``.
+    """Compares the four SAM graphs with ``SamPredictor``.
 
     Args:
-        sessions: Sessions of ``image_encoder``, ``point_decoder`` and ``mask_decoder``.
+        sessions: Sessions of ``image_encoder``, ``image_projector``, ``point_decoder`` and ``mask_decoder``.
         reference: From :func:`risexport.references.sam_reference`.
         tolerances: Bounds of the precision that was built.
 
@@ -107,13 +107,19 @@ def measure_sam(sessions: Mapping[Role, Session], reference: SamReference, toler
     embedding = sessions["image_encoder"].run({"image": reference.image})["image_embedding"]
     figure = relative_error(embedding, reference.embedding)
     rows = [_judge("image_encoder", "image_embedding", "relative_error", figure, tolerances.embedding_error)]
+    bound = tolerances.decoder_error
+    coarse = reference.block_decodings[0].embedding
+    projections = sessions["image_projector"].run({"image_embedding": coarse})
+    for name, expected in reference.projections.items():
+        figure = relative_error(projections[name], expected)
+        rows.append(_judge("image_projector", name, "relative_error", figure, bound))
 
     ious, logits = [], []
     decodings = (*reference.decodings, *reference.block_decodings)
     for decoding in decodings:
         decoded = sessions["point_decoder"].run(
             {
-                "image_embedding": decoding.embedding,
+                **sessions["image_projector"].run({"image_embedding": decoding.embedding}),
                 "image_size": np.array(reference.image.shape[:2], np.int64),
                 "points": decoding.points,
                 "labels": decoding.labels,
@@ -127,7 +133,6 @@ def measure_sam(sessions: Mapping[Role, Session], reference: SamReference, toler
         }
         ious.append(decoded["iou_predictions"])
         logits.append(sessions["mask_decoder"].run(feeds)["logits"])
-    bound = tolerances.decoder_error
     figure = relative_error(np.concatenate(ious), np.concatenate([decoding.iou_predictions for decoding in decodings]))
     rows.append(_judge("point_decoder", "iou_predictions", "relative_error", figure, bound))
     actual, expected = np.concatenate(logits), np.concatenate([decoding.logits for decoding in decodings])

@@ -82,13 +82,16 @@ class SamReference:
         embedding: (1, C, h, w) float32, of the image.
         decodings: Of that embedding: points, and points with boxes.
         blocks: (C, a, b) float16, values of the embedding in coarse steps.
-        block_decodings: Of the embedding that these make, a third of the prompts.
+        projections: What the decoder's first block makes of the embedding in these steps, (1, h * w, D) float32 by the
+            names of ``image_projector``'s outputs.
+        block_decodings: Of that embedding, a third of the prompts.
     """
 
     image: NDArray[np.uint8]
     embedding: NDArray[np.float32]
     decodings: tuple[Decoding, ...]
     blocks: NDArray[np.float16]
+    projections: dict[str, NDArray[np.float32]]
     block_decodings: tuple[Decoding, ...]
 
 
@@ -117,6 +120,7 @@ def sam_reference(sam: Sam) -> SamReference:
     size = (embedding.shape[2], embedding.shape[3])
     rows, columns = (-(-length // _BLOCKS) for length in size)
     blocks = embedding[0, :, ::rows, ::columns].astype(np.float16)
+    coarse = expand_blocks(blocks, size)
     prompts = [_random_prompts(rng, boxes) for boxes in (False, True)]
     few = [(points[: PROMPTS // 3], labels[: PROMPTS // 3]) for points, labels in prompts]
     return SamReference(
@@ -124,7 +128,8 @@ def sam_reference(sam: Sam) -> SamReference:
         embedding=embedding,
         decodings=tuple(_decode(predictor, embedding, *given) for given in prompts),
         blocks=blocks,
-        block_decodings=tuple(_decode(predictor, expand_blocks(blocks, size), *given) for given in few),
+        projections=_project(sam, coarse),
+        block_decodings=tuple(_decode(predictor, coarse, *given) for given in few),
     )
 
 
@@ -152,6 +157,21 @@ def _describe(clip: CLIP, method: Method, image: NDArray[np.uint8], masks: NDArr
     if method.similarity == "cosine":
         features = features / features.norm(dim=1, keepdim=True)
     return Description(image, masks, pair[0].numpy(), pair[1].numpy(), features.numpy())
+
+
+def _project(sam: Sam, embedding: Array) -> dict[str, NDArray[np.float32]]:
+    first = sam.mask_decoder.transformer.layers[0]
+    with torch.inference_mode():
+        image = torch.from_numpy(embedding) + sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
+        cells = image.flatten(2).transpose(1, 2)
+        located = (image + sam.prompt_encoder.get_dense_pe()).flatten(2).transpose(1, 2)
+        projections = {
+            "image_cells": cells,
+            "image_keys": first.cross_attn_token_to_image.k_proj(located),
+            "image_values": first.cross_attn_token_to_image.v_proj(cells),
+            "image_queries": first.cross_attn_image_to_token.q_proj(located),
+        }
+    return {name: value.numpy() for name, value in projections.items()}
 
 
 def _decode(predictor: SamPredictor, embedding: Array, points: Array, labels: Array) -> Decoding:

@@ -1,12 +1,13 @@
-"""SAM as three graphs: image encoder, point decoder and mask decoder, made from any segment-anything ``Sam``.
+"""segment-anything's ``Sam`` as four graphs: image encoder, image projector, point decoder and mask decoder.
 
 They compute what ``SamPredictor`` computes, with the exact savings of a fixed image and many prompts:
 
-* the image's side of the first two-way block is projected once per image, and the embedding meets the prompts only
-  when it starts to differ between them;
+* the image's side of the first two-way block is projected once per image, by a graph of its own, and the embedding
+  meets the prompts only when it starts to differ between them;
 * in the attentions between image and tokens, the projection of the image's side is moved over to the tokens. With
   ``W`` the projection, ``(x W) k = x (W k)``: a prompt has about 7 tokens and the image 4096, so the product is
   cheaper by more than half. Biases that shift all logits of a softmax alike drop out of it;
+* the last attention is computed for the tokens that are read, the predicted IoU's and the three masks';
 * the transposed convolutions, 2 x 2 with stride 2, are matrix products on every cell, and the pixels are put in
   raster order only in the finished logits.
 
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from risexport.resample import resize_weights
 from risexport.sam_vit import VitImageEncoder
 
-__all__ = ["ImageEncoder", "MaskDecoder", "PointDecoder", "fitted_size"]
+__all__ = ["ImageEncoder", "ImageProjector", "MaskDecoder", "PointDecoder", "fitted_size"]
 
 
 def fitted_size(image_size: Tensor, target_px: int) -> Tensor:
@@ -103,13 +104,49 @@ def _rounded(pixels: Tensor) -> Tensor:
     return torch.floor(pixels + (0.5 + 2**-12))
 
 
+class ImageProjector(nn.Module):
+    """From an image's embedding to what all prompts on it read of it."""
+
+    image_pe: Tensor
+    dense_embedding: Tensor
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        first = sam.mask_decoder.transformer.layers[0]
+        self.keys = first.cross_attn_token_to_image.k_proj
+        self.values = first.cross_attn_token_to_image.v_proj
+        self.queries = first.cross_attn_image_to_token.q_proj
+        self.register_buffer("image_pe", _dense_positions(sam), persistent=False)
+        dense_embedding = sam.prompt_encoder.no_mask_embed.weight.detach().clone()
+        self.register_buffer("dense_embedding", dense_embedding, persistent=False)
+
+    def forward(self, image_embedding: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Projects an image's cells.
+
+        Args:
+            image_embedding: (1, C, h, w) float32 from :class:`ImageEncoder`.
+
+        Returns:
+            The cells (1, h * w, C) float32, and for the attentions of the first block their keys, values and queries,
+            (1, h * w, D) float32 each.
+        """
+        cells = image_embedding.flatten(2).transpose(1, 2) + self.dense_embedding
+        located = cells + self.image_pe
+        return cells, self.keys(located), self.values(cells), self.queries(located)
+
+
+def _dense_positions(sam: Sam) -> Tensor:
+    """Returns the positional encoding of the embedding's cells, (1, h * w, C)."""
+    positions: Tensor = sam.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
+    return positions.detach().clone()
+
+
 class PointDecoder(nn.Module):
     """From prompts to predicted IoUs and what the masks are made of, for the three masks of ``multimask_output``."""
 
     frequencies: Tensor
     label_embeddings: Tensor
     image_pe: Tensor
-    dense_embedding: Tensor
     output_tokens: Tensor
 
     def __init__(self, sam: Sam) -> None:
@@ -123,20 +160,29 @@ class PointDecoder(nn.Module):
         buffers = {
             "frequencies": prompts.pe_layer.positional_encoding_gaussian_matrix,
             "label_embeddings": torch.cat([embedding.weight for embedding in embeddings]),
-            "image_pe": prompts.get_dense_pe().flatten(2).transpose(1, 2),
-            "dense_embedding": prompts.no_mask_embed.weight,
+            "image_pe": _dense_positions(sam),
             "output_tokens": torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]),
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.detach().clone(), persistent=False)
 
     def forward(
-        self, image_embedding: Tensor, image_size: Tensor, points: Tensor, labels: Tensor
+        self,
+        image_cells: Tensor,
+        image_keys: Tensor,
+        image_values: Tensor,
+        image_queries: Tensor,
+        image_size: Tensor,
+        points: Tensor,
+        labels: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decodes prompts on one image.
 
         Args:
-            image_embedding: (1, C, h, w) float32 from :class:`ImageEncoder`.
+            image_cells: (1, h * w, C) float32 from :class:`ImageProjector`, as are the next three.
+            image_keys: (1, h * w, D) float32.
+            image_values: (1, h * w, D) float32.
+            image_queries: (1, h * w, D) float32.
             image_size: (2,) int64, (H, W) in px of the image that was encoded.
             points: (P, K, 2) float32, (x, y) in px of that image.
             labels: (P, K) int64: 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
@@ -147,16 +193,22 @@ class PointDecoder(nn.Module):
         """
         prompts = self.embed_prompts(image_size, points, labels)
         tokens = torch.cat([self.output_tokens.expand(prompts.shape[0], -1, -1), prompts], dim=1)
-        image = image_embedding.flatten(2).transpose(1, 2) + self.dense_embedding
         first, *later = self.transformer.layers
-        queries, image = _first_block(first, tokens, image, self.image_pe)
+        queries = _first_token_side(first, tokens, image_keys, image_values)
+        attention = first.cross_attn_image_to_token
+        keys = _heads(attention, attention.k_proj(queries + tokens))
+        logits = keys @ _heads(attention, image_queries).transpose(-1, -2)
+        image = first.norm4(image_cells + _spread(attention, logits, queries))
         for block in later:
             queries, image = _later_block(block, queries, tokens, image, self.image_pe)
+        # Read are the token of the predicted IoUs and those of the three masks, not that of the single mask.
+        attended = torch.cat([queries[:, :1], queries[:, 2:5]], dim=1)
+        asking = attended + torch.cat([tokens[:, :1], tokens[:, 2:5]], dim=1)
         attention = self.transformer.final_attn_token_to_image
-        queries = queries + _tokens_to_image(attention, queries + tokens, image + self.image_pe, image)
-        queries = self.transformer.norm_final_attn(queries)
-        mask_tokens = [head(queries[:, 2 + i]) for i, head in enumerate(self.mask_heads)]
-        return self.iou_head(queries[:, 0])[:, 1:], torch.stack(mask_tokens, dim=1), image
+        attended = attended + _tokens_to_image(attention, asking, image + self.image_pe, image)
+        attended = self.transformer.norm_final_attn(attended)
+        mask_tokens = [head(attended[:, 1 + i]) for i, head in enumerate(self.mask_heads)]
+        return self.iou_head(attended[:, 0])[:, 1:], torch.stack(mask_tokens, dim=1), image
 
     def embed_prompts(self, image_size: Tensor, points: Tensor, labels: Tensor) -> Tensor:
         """Embeds points as ``PromptEncoder`` does, from the image's own pixel coordinates.
@@ -220,20 +272,18 @@ def _cellwise(convolution: nn.ConvTranspose2d) -> nn.Linear:
     return linear.requires_grad_(False)
 
 
-def _first_block(block: TwoWayAttentionBlock, tokens: Tensor, image: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
-    """Runs the block whose image side, (1, h * w, C), is still the same for all prompts; tokens (P, T, C)."""
+def _first_token_side(block: TwoWayAttentionBlock, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Runs the tokens' (P, T, C) side of the block whose image side, (1, h * w, D), is the same for all prompts."""
     prompts, count, width = tokens.shape
     queries = block.norm1(block.self_attn(q=tokens, k=tokens, v=tokens))
-    # One image: the tokens of all prompts are queries of one attention, its keys and values are projected once.
-    flat = (queries + tokens).reshape(1, prompts * count, width)
-    attended = block.cross_attn_token_to_image(q=flat, k=image + pe, v=image)
-    queries = block.norm2(queries + attended.view(prompts, count, width))
-    queries = block.norm3(queries + block.mlp(queries))
-    attention = block.cross_attn_image_to_token
-    keys = _heads(attention, attention.k_proj(queries + tokens))
-    image_queries = _heads(attention, attention.q_proj(image + pe))
-    logits = keys @ image_queries.transpose(-1, -2)
-    return queries, block.norm4(image + _spread(attention, logits, queries))
+    attention = block.cross_attn_token_to_image
+    # One image: the tokens of all prompts are queries of one attention.
+    flat = _heads(attention, attention.q_proj((queries + tokens).reshape(1, prompts * count, width)))
+    attended = F.scaled_dot_product_attention(flat, _heads(attention, keys), _heads(attention, values))
+    attended = attention.out_proj(attended.transpose(1, 2).reshape(prompts, count, -1))
+    queries = block.norm2(queries + attended)
+    normed: Tensor = block.norm3(queries + block.mlp(queries))
+    return normed
 
 
 def _later_block(
@@ -273,8 +323,10 @@ def _spread(attention: Attention, logits: Tensor, tokens: Tensor) -> Tensor:
     values = _heads(attention, attention.v_proj(tokens))
     weights = (logits / math.sqrt(values.shape[-1])).softmax(dim=-2)
     out_rows = attention.out_proj.weight.T.reshape(attention.num_heads, values.shape[-1], -1)
-    outputs = (values @ out_rows).flatten(1, 2)
-    mixed: Tensor = weights.flatten(1, 2).transpose(1, 2) @ outputs + attention.out_proj.bias
+    # A cell's weights sum to one in every head, so each head's outputs can carry a share of the bias: it is added to a
+    # few tokens instead of to the whole image.
+    outputs = values @ out_rows + attention.out_proj.bias / attention.num_heads
+    mixed: Tensor = weights.flatten(1, 2).transpose(1, 2) @ outputs.flatten(1, 2)
     return mixed
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.vectors import DecodingVectors, Description, Sample, Vectors
+from risengine.vectors import DecodingVectors, Description, Projections, Sample, Vectors
 from risexport.references import ClipReference, Decoding, SamReference
 
 __all__ = ["make_vectors"]
@@ -17,6 +17,7 @@ __all__ = ["make_vectors"]
 _MASKS = 5
 _TEXTS = 8
 _EMBEDDING_SAMPLE = 1024
+_PROJECTION_SAMPLE = 256
 _LOGITS_SAMPLE = 128
 
 
@@ -32,6 +33,9 @@ def make_vectors(sam: SamReference, clip: ClipReference) -> Vectors:
     return Vectors(
         image_embedding=_sample(rng, sam.embedding, _EMBEDDING_SAMPLE),
         blocks=sam.blocks,
+        projections=Projections(
+            **{name: _sample(rng, tensor, _PROJECTION_SAMPLE) for name, tensor in sam.projections.items()}
+        ),
         decodings=tuple(_decoding(rng, decoding) for decoding in sam.block_decodings),
         descriptions=tuple(_few_masks(description) for description in clip.descriptions),
         tokens=clip.tokens[texts],

@@ -63,6 +63,7 @@ class FakeEngine:
         perfect[:, 1] = 1.0  # the second mask covers the image
         self.sessions = {
             "image_encoder": SimpleNamespace(run=lambda feeds: {"image_embedding": np.zeros((1, 8, 2, 2), np.float32)}),
+            "image_projector": SimpleNamespace(run=lambda feeds: {}),
             "point_decoder": SimpleNamespace(
                 run=lambda feeds: {
                     "iou_predictions": np.ones((len(feeds["points"]), 3), np.float32),

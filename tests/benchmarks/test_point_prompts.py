@@ -23,13 +23,15 @@ class FakeSam:
         self.feeds: dict[str, dict[str, Any]] = {}
         self.sessions: Any = {
             role: SimpleNamespace(run=lambda feeds, role=role: self._run(role, feeds))
-            for role in ("image_encoder", "point_decoder", "mask_decoder")
+            for role in ("image_encoder", "image_projector", "point_decoder", "mask_decoder")
         }
 
     def _run(self, role: str, feeds: dict[str, Any]) -> dict[str, Any]:
         self.feeds[role] = feeds
         if role == "image_encoder":
             return {"image_embedding": np.zeros((1, 8, 4, 4), np.float32)}
+        if role == "image_projector":
+            return {}
         if role == "point_decoder":
             count = len(feeds["points"])
             tokens = np.broadcast_to(np.arange(3, dtype=np.float32)[None, :, None], (count, 3, 1))

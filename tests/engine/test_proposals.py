@@ -72,6 +72,7 @@ class FakeSam:
         self.shift = np.float32(rng.normal())
         self.sessions: Any = {
             "image_encoder": SimpleNamespace(run=self._encode),
+            "image_projector": SimpleNamespace(run=lambda feeds: {"image_cells": feeds["image_embedding"]}),
             "point_decoder": SimpleNamespace(run=self._decode),
             "mask_decoder": SimpleNamespace(run=self._draw),
         }
@@ -86,7 +87,7 @@ class FakeSam:
         tokens = np.sin(np.arange(1, 16).reshape(3, 5) * (shares.sum(axis=1)[:, None, None] + self.shift))
         tokens[:, 2] = -50 if shares[0, 0] > 0.9 else tokens[:, 2]
         features = np.zeros((len(shares), 16, 8), np.float32)
-        features[:, :, 0] = feeds["image_embedding"][0, 0, 0, 0]
+        features[:, :, 0] = feeds["image_cells"][0, 0, 0, 0]
         scores = 0.5 + 0.5 * np.cos(7 * tokens[..., 0])
         return {
             "iou_predictions": scores.astype(np.float32),

@@ -81,7 +81,7 @@ def test_graphs_in_sequence_equal_the_libraries(
     embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
     decoded = sessions["point_decoder"].run(
         {
-            "image_embedding": embedding,
+            **sessions["image_projector"].run({"image_embedding": embedding}),
             "image_size": np.array(IMAGE_SIZE, np.int64),
             "points": np.stack([points, np.zeros_like(points)], axis=1),
             "labels": np.tile(np.array([1, -1], np.int64), (3, 1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ from risexport.presets import ClipFacts, method_for
 SIZE, PROMPTS, MASKS, TEXTS, WORDS = (311, 419), 2 * 107, 113, 131, 59
 TRACES = {*SIZE, SIZE[0] * SIZE[1], PROMPTS, PROMPTS // 2, MASKS, MASKS + 1, TEXTS, WORDS, WORDS + 2}
 
-ROLES: tuple[Role, ...] = ("image_encoder", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder")
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @pytest.fixture

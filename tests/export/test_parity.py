@@ -40,6 +40,9 @@ def test_sam_figures_are_within_tolerance(tiny_sam: Sam, sessions: dict[Role, On
 
 SAM_PARTS: dict[str, Callable[[Sam], nn.Module]] = {
     "image_encoder: relative_error of image_embedding": lambda sam: sam.image_encoder,
+    "image_projector: relative_error of image_values": lambda sam: (
+        sam.mask_decoder.transformer.layers[0].cross_attn_token_to_image.v_proj
+    ),
     "point_decoder: relative_error of iou_predictions": lambda sam: sam.mask_decoder.iou_prediction_head,
     "mask_decoder: relative_error of logits": lambda sam: sam.mask_decoder.output_upscaling,
 }

@@ -47,6 +47,7 @@ def perturb(bundle: Path, role: Role) -> None:
 
 FIRST_TENSOR: dict[Role, str] = {
     "image_encoder": "image_embedding",
+    "image_projector": "image_keys",
     "point_decoder": "iou_predictions",
     "mask_decoder": "logits",
     "proposal_encoder": "global_features",
@@ -64,8 +65,9 @@ def test_a_graph_of_other_weights_is_named(
     printed = capsys.readouterr()
     assert "OUT OF TOLERANCE" in printed.out
     assert f"{role}: relative_error of {FIRST_TENSOR[role]} against the PyTorch reference is" in printed.err
-    # mask_decoder runs on what point_decoder returned, every other graph on stored inputs
-    wrong = {"point_decoder", "mask_decoder"} if role == "point_decoder" else {role}
+    # point_decoder runs on what image_projector returned, mask_decoder on what that did, the others on stored inputs
+    chain: list[Role] = ["image_projector", "point_decoder", "mask_decoder"]
+    wrong = set(chain[chain.index(role) :]) if role in chain else {role}
     failures = verify_bundle(open_bundle(bundle), RuntimeConfig(threads=1)).failures
     assert {row.role for row in failures} == wrong
 
