@@ -1,14 +1,14 @@
-"""Agreement of two bundles on the same images: whether they choose the same masks, and what that does to accuracy.
+"""Agreement of two engines on the same images: their masks, their answers, and what their proposals cost.
 
-It is the gate of every reduced precision and approximate mode. Each expression is asked twice of the second bundle: end
-to end, with the masks it proposes itself, and with the first bundle's masks, which leaves only the features to differ.
+It is the gate of every reduced precision and approximate mode. Each expression is asked twice of the second engine: end
+to end, with the masks it proposes itself, and with the first engine's masks, which leaves only the features to differ.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeAlias
 
 import numpy as np
@@ -22,7 +22,7 @@ from risbench.metrics import Overlap, mask_overlaps
 from risbench.refer import PolygonRule, Ref, ReferDataset, load_refer
 from risengine.engine import Engine
 from risengine.errors import InputError
-from risengine.types import EncodedImage
+from risengine.types import EncodedImage, Proposals
 
 __all__ = ["SAME_MASK_IOU", "Agreement", "AgreementReport", "SplitAgreement", "measure_agreement"]
 
@@ -63,6 +63,10 @@ class SplitAgreement:
         refused: Number of expressions that a bundle would not read; they are left out.
         proposals_a: Mean number of masks that the first bundle proposes for an image.
         proposals_b: The second's.
+        recall: Share of the first bundle's proposals that the second makes too, with an IoU of at least
+            :data:`SAME_MASK_IOU`; None where the first proposes nothing.
+        proposal_ms_a: Mean milliseconds that the first bundle's proposals of an image take, image encoder included.
+        proposal_ms_b: The second's, on the same images in turns.
         end_to_end: Each bundle with its own proposals.
         same_proposals: Both with the first bundle's proposals.
         lowest_cosine: Of the features of the same mask; None where nothing was proposed.
@@ -74,6 +78,9 @@ class SplitAgreement:
     refused: int
     proposals_a: float
     proposals_b: float
+    recall: float | None
+    proposal_ms_a: float
+    proposal_ms_b: float
     end_to_end: Agreement
     same_proposals: Agreement
     lowest_cosine: float | None
@@ -82,15 +89,19 @@ class SplitAgreement:
 
 @dataclass(frozen=True)
 class AgreementReport:
-    """All figures of a run with the conditions they were measured under; ``all`` in ``splits`` holds all of them."""
+    """All figures of a run with the conditions they were measured under; ``all`` in ``splits`` holds all of them.
+
+    ``threads`` is what the engines were loaded with; 0 is automatic.
+    """
 
     a: BundleFacts
     b: BundleFacts
     config: AccuracyConfig
     environment: Environment
+    threads: int
     splits: dict[str, SplitAgreement]
     same_mask_iou: float = SAME_MASK_IOU
-    schema_version: int = 1
+    schema_version: int = 2
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,9 @@ class _Tally:
 
     proposals_a: list[int] = field(default_factory=list)
     proposals_b: list[int] = field(default_factory=list)
+    recalled: list[bool] = field(default_factory=list)
+    proposal_ms_a: list[float] = field(default_factory=list)
+    proposal_ms_b: list[float] = field(default_factory=list)
     own: list[_Pair] = field(default_factory=list)
     shared: list[_Pair] = field(default_factory=list)
     cosines: list[float] = field(default_factory=list)
@@ -115,24 +129,29 @@ class _Tally:
 
     def add(self, other: _Tally) -> None:
         """Takes another tally's findings in."""
-        for name in ("proposals_a", "proposals_b", "own", "shared", "cosines"):
-            getattr(self, name).extend(getattr(other, name))
+        for found in fields(self):
+            if found.name != "refused":
+                getattr(self, found.name).extend(getattr(other, found.name))
         self.refused += other.refused
 
 
-def measure_agreement(a: Engine, b: Engine, config: AccuracyConfig) -> AgreementReport:
+def measure_agreement(a: Engine, b: Engine, config: AccuracyConfig, threads: int = 0) -> AgreementReport:
     """Asks two engines the same expressions; a progress bar shows the running agreement.
 
     Args:
         a: The exact one.
         b: The one in question.
         config: What they are asked.
+        threads: What both were loaded with, for the report.
 
     Raises:
         InputError: The data set cannot be read, has no such split, or no expression of it could be asked.
     """
     dataset = load_refer(config.refer, config.dataset, config.split_by)
     chosen = {name: group_by_image(dataset.split(name), config.limit) for name in config.splits}
+    for image_id in [image_id for refs in chosen.values() for image_id in refs][:1]:
+        for engine in (a, b):  # a first run is slower
+            encode_image(engine, dataset, image_id)
     tallies, total = {}, _Tally()
     for name, refs in chosen.items():
         with tqdm(refs.items(), desc=f"{dataset.name} {name}", unit="image") as progress:
@@ -143,6 +162,7 @@ def measure_agreement(a: Engine, b: Engine, config: AccuracyConfig) -> Agreement
         b=bundle_facts(b),
         config=config,
         environment=read_environment(),
+        threads=threads,
         splits={name: _summarise(tally) for name, tally in {**tallies, ALL_SPLITS: total}.items()},
     )
 
@@ -154,8 +174,9 @@ def _ask_split(a: Engine, b: Engine, dataset: ReferDataset, refs: Progress, poly
         if not truth.ann_ids:
             _LOG.warning("image %d of %s has no visible object; it is left out", image_id, dataset.name)
             continue
-        encoded = encode_image(a, dataset, image_id), encode_image(b, dataset, image_id)
-        tally.add(_ask_image(a, b, encoded, truth, refs_of_image))
+        turns = (a, b) if len(tally.proposals_a) % 2 == 0 else (b, a)  # neither always finds the caches warm
+        encoded = {engine: encode_image(engine, dataset, image_id) for engine in turns}
+        tally.add(_ask_image(a, b, (encoded[a], encoded[b]), truth, refs_of_image))
         same = np.mean([_is_same(pair) for pair in tally.own]) if tally.own else 1.0
         refs.set_postfix(same=f"{100 * same:.1f}%")
     if not tally.own:
@@ -170,7 +191,14 @@ def _ask_image(
     shared = b.encode_image(own_a.image, masks=own_a.proposals)
     lengths = np.linalg.norm(own_a.features, axis=1) * np.linalg.norm(shared.features, axis=1)
     cosines = (own_a.features * shared.features).sum(axis=1) / lengths
-    tally = _Tally([len(own_a.proposals)], [len(own_b.proposals)], cosines=[float(cosine) for cosine in cosines])
+    tally = _Tally(
+        proposals_a=[len(own_a.proposals)],
+        proposals_b=[len(own_b.proposals)],
+        recalled=_recalled(own_a.proposals, own_b.proposals),
+        proposal_ms_a=[own_a.timings_ms["proposals"]],
+        proposal_ms_b=[own_b.timings_ms["proposals"]],
+        cosines=[float(cosine) for cosine in cosines],
+    )
     targets = dict(zip(truth.ann_ids, truth.masks, strict=True))
     for ref in refs:
         if ref.ann_id not in targets:
@@ -187,6 +215,14 @@ def _ask_image(
             tally.own.append(_compare(answer_a, answer_b, targets[ref.ann_id]))
             tally.shared.append(_compare(answer_a, answer_shared, targets[ref.ann_id]))
     return tally
+
+
+def _recalled(a: Proposals, b: Proposals) -> list[bool]:
+    """Tells of every mask of ``a`` whether ``b`` has the same."""
+    if not len(a) or not len(b):
+        return [False] * len(a)
+    best = mask_overlaps(b.masks, a.masks).ious.max(axis=0)
+    return [bool(iou >= SAME_MASK_IOU) for iou in best]
 
 
 def _best(engine: Engine, encoded: EncodedImage, text: str) -> Mask | None:
@@ -215,6 +251,9 @@ def _summarise(tally: _Tally) -> SplitAgreement:
         refused=tally.refused,
         proposals_a=float(np.mean(tally.proposals_a)),
         proposals_b=float(np.mean(tally.proposals_b)),
+        recall=float(np.mean(tally.recalled)) if tally.recalled else None,
+        proposal_ms_a=float(np.mean(tally.proposal_ms_a)),
+        proposal_ms_b=float(np.mean(tally.proposal_ms_b)),
         end_to_end=_agreement(tally.own),
         same_proposals=_agreement(tally.shared),
         lowest_cosine=min(tally.cosines, default=None),

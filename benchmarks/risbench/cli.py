@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, get_args
 import msgspec
 
 from risbench.refer import DATASETS, PolygonRule, tabletop_root
+from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.errors import BackendError, InputError, RisError
+from risengine.manifest import ProposalSettings
 from risexport.presets import PRESETS
 
 if TYPE_CHECKING:
     from risbench.accuracy import AccuracyConfig, AccuracyReport
     from risbench.agreement import AgreementReport
     from risbench.features import FeaturesReport
+    from risbench.proposal_report import ProposalsReport
 
 __all__ = ["main"]
 
@@ -68,13 +71,17 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.set_defaults(run=_run_accuracy)
     agreement = commands.add_parser(
         "agreement",
-        help="whether two bundles choose the same masks",
+        help="whether two bundles propose and choose the same masks",
         description="Asks two bundles every expression of a data set; reports the share of equal answers, the cosine "
-        "of the features and the change of mIoU, with each bundle's own proposals and with A's given to both.",
+        "of the features and the change of mIoU, with each bundle's own proposals and with A's given to both, and the "
+        "share of A's proposals that B makes too, with the time of either.",
     )
     agreement.add_argument("a", metavar="A", help="the exact bundle: embedded name or directory")
-    agreement.add_argument("b", metavar="B", help="the bundle in question")
+    agreement.add_argument("b", metavar="B", help="the bundle in question; the same for another search or setting")
     _add_data_options(agreement)
+    agreement.add_argument("--threads", type=int, default=0, metavar="N", help="of either (default: automatic)")
+    group = agreement.add_argument_group("of B, in place of the bundle's settings")
+    add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
     agreement.set_defaults(run=_run_agreement)
     features = commands.add_parser(
         "features",
@@ -85,12 +92,42 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("--clip", default="ViT-B-32", metavar="MODEL", help="open_clip name (default: %(default)s)")
     features.add_argument("--preset", choices=PRESETS, default="reference", help="default: %(default)s")
     features.add_argument("--proposals", type=int, default=64, metavar="N", help="masks (default: %(default)s)")
-    features.add_argument("--threads", type=int, default=0, metavar="N", help="of either side (default: all)")
     features.add_argument("--rounds", type=int, default=10, metavar="N", help="fewest runs (default: %(default)s)")
-    features.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
-    features.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
+    _add_latency_options(features)
     features.set_defaults(run=_run_features)
+    proposals = commands.add_parser(
+        "proposals",
+        help="latency and peak memory of the proposal stage against segment-anything's generator",
+        description="Runs SAM's automatic masks from the exported graphs and with SamAutomaticMaskGenerator in "
+        "PyTorch, in turns and beside the machine's GEMM rate, and compares the masks. Without a bundle the weights "
+        "are random and the thresholds chosen to keep shares of the prompts; at vit_b and 32 x 32 points every stock "
+        "run then takes minutes.",
+    )
+    proposals.add_argument("--sam", default="vit_b", metavar="MODEL", help="vit_b, ... or module:function")
+    proposals.add_argument("--bundle", help="measure this bundle instead, at its own settings")
+    proposals.add_argument("--sam-checkpoint", type=Path, metavar="FILE", help="the weights of the bundle's SAM")
+    proposals.add_argument("--points-per-side", type=int, metavar="N", help="default: the bundle's, or 32")
+    proposals.add_argument("--keep", type=float, nargs="+", metavar="SHARE", help="of prompts (default: 0.1 0.5 1)")
+    proposals.add_argument(
+        "--stock-batch", type=int, nargs="+", metavar="N", help="batch sizes beside its default 64 (default: 16 4)"
+    )
+    proposals.add_argument("--rounds", type=int, default=1, metavar="N", help="runs a side (default: %(default)s)")
+    proposals.add_argument(
+        "--memory",
+        nargs="+",
+        default=(),
+        choices=("same", "large"),
+        help="peak memory too: of the same runs, or on a 4000 x 3000 image with 64 x 64 points",
+    )
+    _add_latency_options(proposals)
+    proposals.set_defaults(run=_run_proposals)
     return parser
+
+
+def _add_latency_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of either side (default: all)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
+    parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -131,11 +168,12 @@ def _run_agreement(options: argparse.Namespace) -> None:
 
     from risbench.agreement import measure_agreement
     from risbench.tables import format_agreement
-    from risengine import load
+    from risengine import RuntimeConfig, load
 
-    config = _evaluation(options)
-    with logging_redirect_tqdm(), load(options.a) as a, load(options.b) as b:
-        report = measure_agreement(a, b, config)
+    config, runtime = _evaluation(options), RuntimeConfig(threads=options.threads)
+    overrides = {name: value for name in PROPOSAL_OPTIONS if (value := getattr(options, name)) is not None}
+    with logging_redirect_tqdm(), load(options.a, runtime) as a, load(options.b, runtime, **overrides) as b:
+        report = measure_agreement(a, b, config, options.threads)
     _write_json(options.json, report)
     print(format_agreement(report))
 
@@ -144,11 +182,8 @@ def _run_features(options: argparse.Namespace) -> None:
     from risbench.features import FeaturesConfig, measure_features
     from risbench.latency_tables import format_features, markdown_features
     from risbench.timing import TimingConfig
-    from risengine.output import check_writable
 
-    for path in (options.json, options.markdown):
-        if path is not None:
-            check_writable(path)
+    _check_outputs(options)
     config = FeaturesConfig(
         clip=options.clip,
         preset=options.preset,
@@ -160,6 +195,38 @@ def _run_features(options: argparse.Namespace) -> None:
     _write_json(options.json, report)
     _write_markdown(options.markdown, markdown_features(report))
     print(format_features(report))
+
+
+def _run_proposals(options: argparse.Namespace) -> None:
+    from risbench.latency_tables import format_proposals, markdown_proposals
+    from risbench.proposal_report import ProposalsConfig
+    from risbench.proposals import measure_proposals
+
+    _check_outputs(options)
+    chosen = {"keep": options.keep, "stock_batches": options.stock_batch}
+    config = ProposalsConfig(
+        sam=options.sam,
+        bundle=options.bundle,
+        sam_checkpoint=options.sam_checkpoint,
+        points_per_side=options.points_per_side,
+        threads=options.threads,
+        rounds=options.rounds,
+        memory=tuple(options.memory),
+        **{name: tuple(values) for name, values in chosen.items() if values is not None},
+    )
+    report = measure_proposals(config)
+    _write_json(options.json, report)
+    _write_markdown(options.markdown, markdown_proposals(report))
+    print(format_proposals(report))
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuses an output that cannot be written, before the work."""
+    from risengine.output import check_writable
+
+    for path in (options.json, options.markdown):
+        if path is not None:
+            check_writable(path)
 
 
 def _evaluation(options: argparse.Namespace) -> AccuracyConfig:
@@ -181,7 +248,7 @@ def _evaluation(options: argparse.Namespace) -> AccuracyConfig:
     )
 
 
-def _write_json(path: Path | None, report: AccuracyReport | AgreementReport | FeaturesReport) -> None:
+def _write_json(path: Path | None, report: AccuracyReport | AgreementReport | FeaturesReport | ProposalsReport) -> None:
     from risengine.output import write_atomically
 
     if path is not None:

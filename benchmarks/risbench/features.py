@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from open_clip.model import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
+from risbench.arithmetic import Measured, count_gflop, with_rate
 from risbench.environment import Environment, read_environment
 from risbench.gemm import GEMM_GFLOP, gemm_calls
 from risbench.reference.preprocess import token_weights
@@ -38,7 +38,7 @@ from risexport.presets import Preset, method_for
 from risexport.references import random_image, random_masks
 from risexport.vit import VitProposalEncoder
 
-__all__ = ["Comparison", "FeaturesConfig", "FeaturesReport", "Measured", "measure_features"]
+__all__ = ["Comparison", "FeaturesConfig", "FeaturesReport", "measure_features"]
 
 _TAIL_SHARE = 5  # of the image's tokens, masks keep one in this many
 
@@ -70,23 +70,6 @@ class FeaturesConfig:
             raise InputError(f"proposals = {self.proposals}; expected at least 2, one of which covers the image.")
         if self.threads < 0:
             raise InputError(f"threads = {self.threads}; expected 0 (all processors) or a positive whole number.")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One side of a comparison.
-
-    Attributes:
-        timing: Durations.
-        gflop: Arithmetic of one call in 1e9 operations, two a multiply-add, counted at these inputs.
-        gflop_per_s: The same a second, at the median.
-        gemm_share: The same as a share of the machine's GEMM rate.
-    """
-
-    timing: Timing
-    gflop: float
-    gflop_per_s: float
-    gemm_share: float
 
 
 @dataclass(frozen=True)
@@ -205,16 +188,7 @@ def _measured(timing: Timing, computation: Callable[[], object], gemm_gflop_per_
 
     What a mask keeps decides how much there is, so that it is counted at the inputs of the measurement.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know PyTorch's fused attention layer
-    try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            computation()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    gflop = 1e-9 * counter.get_total_flops()
-    rate = 1e3 * gflop / timing.p50_ms
-    return Measured(timing, gflop, rate, rate / gemm_gflop_per_s)
+    return with_rate(timing, count_gflop(computation), gemm_gflop_per_s)
 
 
 def _features_contest(clip: CLIP, method: Method, config: FeaturesConfig, folder: Path, threads: int) -> _Contest:

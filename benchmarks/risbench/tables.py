@@ -64,14 +64,23 @@ def markdown_accuracy(report: AccuracyReport) -> str:
 
 
 def format_agreement(report: AgreementReport) -> str:
-    """Returns the report for a terminal: conditions, then one table, figures in percent."""
-    rows = []
+    """Returns the report for a terminal: conditions, answers, proposals, figures in percent."""
+    rows, proposed = [], []
     for name, result in report.splits.items():
         counts = [str(result.images), str(result.expressions), str(result.refused)]
         cosines = [_cosine(result.lowest_cosine), _cosine(result.mean_cosine)]
-        proposals = [f"{result.proposals_a:.1f}", f"{result.proposals_b:.1f}"]
-        rows.append([f"{name}, own proposals", *counts, *_agreement_cells(result.end_to_end), *proposals, "-", "-"])
-        rows.append([f"{name}, A's proposals", *counts, *_agreement_cells(result.same_proposals), "-", "-", *cosines])
+        rows.append([f"{name}, own proposals", *counts, *_agreement_cells(result.end_to_end), "-", "-"])
+        rows.append([f"{name}, A's proposals", *counts, *_agreement_cells(result.same_proposals), *cosines])
+        proposed.append(
+            [
+                name,
+                str(result.images),
+                *(f"{count:.1f}" for count in (result.proposals_a, result.proposals_b)),
+                _percent(result.recall),
+                *(f"{ms:.1f}" for ms in (result.proposal_ms_a, result.proposal_ms_b)),
+                f"{result.proposal_ms_a / result.proposal_ms_b:.2f}",
+            ]
+        )
     header = [
         "",
         "images",
@@ -81,8 +90,6 @@ def format_agreement(report: AgreementReport) -> str:
         "mIoU A",
         "mIoU B",
         "change",
-        "masks A",
-        "masks B",
         "lowest cos",
         "mean cos",
     ]
@@ -90,16 +97,25 @@ def format_agreement(report: AgreementReport) -> str:
     return "\n\n".join(
         [
             f"A  {_bundle_line(report.a)}\nB  {_bundle_line(report.b)}\n"
-            f"{report.config.dataset} on {environment.cpu}, {environment.logical_cores} cores",
+            f"{report.config.dataset} on {environment.cpu}, {environment.logical_cores} cores, "
+            f"{report.threads or 'automatic'} threads",
             format_table(header, rows),
+            format_table(
+                ["proposals", "images", "masks A", "masks B", "recall", "ms A", "ms B", "A / B"],
+                proposed,
+            ),
             f"Shares in percent. same mask: expressions whose two answers have an IoU of at least "
-            f"{report.same_mask_iou:g}.\ncos: of both bundles' features of the same mask.",
+            f"{report.same_mask_iou:g}; recall: masks of A\nof which B has one with that IoU. cos: of the features of "
+            "the same mask. ms: of an image's proposals, in turns.",
         ]
     )
 
 
 def _bundle_line(bundle: BundleFacts) -> str:
-    return f"{bundle.name} ({bundle.precision}, {bundle.id[:12]}), {', '.join(bundle.providers)}"
+    return (
+        f"{bundle.name} ({bundle.precision}, {bundle.id[:12]}), {bundle.proposals.search} search, "
+        f"{', '.join(bundle.providers)}"
+    )
 
 
 def _agreement_cells(agreement: Agreement) -> list[str]:

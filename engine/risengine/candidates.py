@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from risengine.manifest import ProposalSettings
 from risengine.masks import pack_mask
 from risengine.nms import non_maximum_suppression
-from risengine.prompts import Prompts
+from risengine.prompts import Crop, Prompts
 from risengine.sam import Decoded, SamImage
+from risengine.search import PointSearch, point_features, points_asked
 from risengine.types import Proposals
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "points_to_ask"]
 
 _HELD_BYTES = 1 << 27  # logits held at once: those of 512 candidates at SAM's own sizes
+_PROMPTS_DECODED = 2  # prompts whose masks are decoded in one call: what more hold falls out of a CPU's cache
+_MASKS_DRAWN = 16  # masks whose logits are upsampled in one go, so that few are copied at a time
+_CROP_EDGE_PX = 20.0  # a mask that ends this close to a crop's edge is taken to be cut off by it
 
 
 class Candidates:
@@ -28,18 +32,16 @@ class Candidates:
     would take much longer than drawing its masks.
     """
 
-    def __init__(
-        self, sam: SamImage, settings: ProposalSettings, corner: tuple[int, int], size: tuple[int, int]
-    ) -> None:
+    def __init__(self, sam: SamImage, settings: ProposalSettings, crop: Crop, size: tuple[int, int]) -> None:
         """Prepares the search.
 
         Args:
             sam: The crop, encoded.
-            settings: Thresholds and batch size.
-            corner: (y, x) of the crop's first pixel in the image.
+            settings: Search, thresholds and batch size.
+            crop: Where the crop lies, and its points.
             size: (H, W) of the image in pixels.
         """
-        self._sam, self._settings, self._corner, self._size = sam, settings, corner, size
+        self._sam, self._settings, self._crop, self._size = sam, settings, crop, size
         self._room = _HELD_BYTES // (4 * math.prod(sam.logits_size))
         self._logits: dict[int, NDArray[np.float32]] = {}  # of the newest candidates, oldest first
         self._counts: list[str] = []  # of all before those
@@ -47,53 +49,91 @@ class Candidates:
         self._scores = np.zeros(0, np.float32)
         self._stability_scores = np.zeros(0, np.float32)
 
-    def search(self, prompts: Prompts, accept: Callable[[NDArray[np.float32]], NDArray[np.bool_]]) -> Iterator[int]:
-        """Decodes prompts.
-
-        Args:
-            prompts: Where to ask.
-            accept: Tells of (M, 4) boxes which may stay.
+    def search(self) -> Iterator[int]:
+        """Asks the crop's points, or in turbo mode those worth it.
 
         Yields:
-            The number of prompts decoded, batch by batch.
+            The number of points asked, batch by batch; :func:`points_to_ask` is their sum.
         """
-        for decoded in self._sam.decode_all(prompts, self._settings.points_per_batch):
-            self._add(decoded, accept)
-            while len(self._logits) > self._room:
-                oldest = len(self._counts)
-                self._counts.append(self._drawn(oldest))
-                del self._logits[oldest]
-            yield len(decoded.scores)
+        points = self._crop.grid * np.array(self._sam.size[::-1], np.float32)
+        prompts = Prompts.at_points(points)
+        if self._settings.search == "exact":
+            for decoded, _ in self._ask(prompts):
+                yield len(decoded.scores)
+            return
+        search = PointSearch(point_features(self._sam, points))
+        rows, columns = self._sam.upsampler.nearest(points)
+        while len(chosen := search.next_round()):
+            for decoded, logits in self._ask(prompts[chosen]):
+                asked, chosen = np.split(chosen, [len(decoded.scores)])
+                covered = np.count_nonzero(logits[:, rows, columns] > 0, axis=0)
+                search.learn(asked, decoded.scores.max(axis=1), covered)
+                yield len(asked)
 
     def survivors(self) -> Proposals:
         """Returns the masks that box NMS keeps, in pixels of the image and by falling predicted IoU."""
         kept = non_maximum_suppression(self._boxes, self._scores, self._settings.box_nms_thresh)
         drawn = len(self._counts)
-        counts = tuple(self._counts[index] if index < drawn else self._drawn(index) for index in kept.tolist())
-        y0, x0 = self._corner
-        boxes = self._boxes[kept] + np.array([x0, y0, x0, y0], np.float32)
+        held = kept[kept >= drawn]
+        late = dict(zip(held.tolist(), self._drawn(held), strict=True))
+        counts = tuple(self._counts[index] if index < drawn else late[index] for index in kept.tolist())
+        boxes = self._boxes[kept] + np.array(self._crop.box[:2] * 2, np.float32)
         return Proposals(self._size, counts, boxes, self._scores[kept], self._stability_scores[kept])
 
-    def _add(self, decoded: Decoded, accept: Callable[[NDArray[np.float32]], NDArray[np.bool_]]) -> None:
-        """Keeps the good masks of a batch, by the generator's own tests in its order."""
+    def _ask(self, prompts: Prompts) -> Iterator[tuple[Decoded, NDArray[np.float32]]]:
+        """Decodes prompts and keeps their good masks; yields the answers of each batch and those masks' logits."""
+        for decoded in self._sam.decode_all(prompts, self._settings.points_per_batch):
+            yield decoded, self._add(decoded)
+            oldest = np.arange(len(self._logits) - self._room) + len(self._counts)
+            self._counts.extend(self._drawn(oldest))
+            for index in oldest.tolist():
+                del self._logits[index]
+
+    def _add(self, decoded: Decoded) -> NDArray[np.float32]:
+        """Keeps the good masks of a batch, by the generator's own tests in its order, and returns their logits."""
         settings = self._settings
         scores = decoded.scores
         # Like segment-anything, a threshold of 0 keeps everything.
         prompt, slot = np.nonzero((scores > settings.pred_iou_thresh) | (settings.pred_iou_thresh <= 0))
         if not len(prompt):
-            return
-        logits = self._sam.logits(decoded, prompt, slot)
+            return np.zeros((0, *self._sam.logits_size), np.float32)
+        ends = np.flatnonzero(np.diff(prompt // _PROMPTS_DECODED)) + 1
+        parts = zip(np.split(prompt, ends), np.split(slot, ends), strict=True)
+        logits = np.concatenate([self._sam.logits(decoded, *part) for part in parts])
         stability, boxes = self._sam.upsampler.measure(logits, settings.stability_score_offset)
         good = (stability >= np.float32(settings.stability_score_thresh)) | (settings.stability_score_thresh <= 0)
         good &= boxes.any(axis=1)  # stock code drops empty masks too, unless the threshold is 0
-        good &= accept(boxes)
-        held = len(self._scores)
-        self._logits.update({held + place: logits[index].copy() for place, index in enumerate(np.flatnonzero(good))})
+        good &= _is_whole(boxes, self._crop, self._size)
+        kept = logits[good]
+        self._logits.update(enumerate(kept, len(self._scores)))
         self._boxes = np.concatenate([self._boxes, boxes[good]])
         self._scores = np.concatenate([self._scores, scores[prompt, slot][good]])
         self._stability_scores = np.concatenate([self._stability_scores, stability[good]])
+        return kept
 
-    def _drawn(self, index: int) -> str:
-        """Turns the logits held of a candidate into COCO counts."""
-        (mask,) = self._sam.upsampler.masks(self._logits[index][None])
-        return pack_mask(mask, self._boxes[index], self._corner, self._size)
+    def _drawn(self, indexes: NDArray[np.int64]) -> list[str]:
+        """Turns the logits held of candidates into COCO counts."""
+        counts: list[str] = []
+        x0, y0 = self._crop.box[:2]
+        for start in range(0, len(indexes), _MASKS_DRAWN):
+            some = indexes[start : start + _MASKS_DRAWN]
+            masks = self._sam.upsampler.masks(np.stack([self._logits[index] for index in some.tolist()]))
+            drawn = zip(masks, self._boxes[some], strict=True)
+            counts += [pack_mask(mask, box, (y0, x0), self._size) for mask, box in drawn]
+        return counts
+
+
+def points_to_ask(settings: ProposalSettings, points: int) -> int:
+    """Returns how many of a crop's points are asked under some settings."""
+    return points if settings.search == "exact" else points_asked(points)
+
+
+def _is_whole(boxes: NDArray[np.float32], crop: Crop, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tells which boxes, in pixels of the crop, do not end at an edge of it that is none of the image's."""
+    x0, y0 = crop.box[:2]
+    # segment-anything compares the last pixel's coordinate with the edge past it.
+    ends = boxes + np.array([x0, y0, x0 - 1, y0 - 1], np.float32)
+    near_crop = np.abs(ends - np.array(crop.box, np.float32)) <= _CROP_EDGE_PX
+    near_image = np.abs(ends - np.array([0, 0, size[1], size[0]], np.float32)) <= _CROP_EDGE_PX
+    cut: NDArray[np.bool_] = np.any(near_crop & ~near_image, axis=1)
+    return ~cut

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.candidates import Candidates
+from risengine.candidates import Candidates, points_to_ask
 from risengine.manifest import ProposalSettings, Role
 from risengine.masks import box_from_runs, pack_mask, pack_runs, unpack_runs
 from risengine.nms import non_maximum_suppression
-from risengine.prompts import Crop, Prompts, generator_crops
+from risengine.prompts import Prompts, generator_crops
 from risengine.regions import remove_small_regions
 from risengine.sam import SamImage
 from risengine.session import Session
@@ -28,8 +27,6 @@ __all__ = ["Progress", "generate_proposals", "prompted_proposals"]
 
 Progress = Callable[[int, int], None]
 """Called with (prompts decoded, prompts in all) as the generation goes on."""
-
-_CROP_EDGE_PX = 20.0  # a mask that ends this close to a crop's edge is taken to be cut off by it
 
 
 def generate_proposals(
@@ -53,15 +50,14 @@ def generate_proposals(
     """
     size = image.shape[0], image.shape[1]
     crops = generator_crops(settings, size)
-    total, done = sum(len(crop.grid) for crop in crops), 0
+    total, done = sum(points_to_ask(settings, len(crop.grid)) for crop in crops), 0
     found = []
     for crop in crops:
         x0, y0, x1, y1 = crop.box
         sam = SamImage.encode(sessions, np.ascontiguousarray(image[y0:y1, x0:x1]), sam_image_size_px)
-        prompts = Prompts.at_points(crop.grid * np.array([x1 - x0, y1 - y0], np.float32))
-        candidates = Candidates(sam, settings, (y0, x0), size)
-        for decoded in candidates.search(prompts, partial(_is_whole, crop=crop, size=size)):
-            done += decoded
+        candidates = Candidates(sam, settings, crop, size)
+        for asked in candidates.search():
+            done += asked
             if progress is not None:
                 progress(done, total)
         found.append(candidates.survivors())
@@ -104,17 +100,6 @@ def prompted_proposals(
         if progress is not None:
             progress(done, len(prompts))
     return Proposals.joined(parts)
-
-
-def _is_whole(boxes: NDArray[np.float32], crop: Crop, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tells which boxes, in pixels of the crop, do not end at an edge of it that is none of the image's."""
-    x0, y0 = crop.box[:2]
-    # segment-anything compares the last pixel's coordinate with the edge past it.
-    ends = boxes + np.array([x0, y0, x0 - 1, y0 - 1], np.float32)
-    near_crop = np.abs(ends - np.array(crop.box, np.float32)) <= _CROP_EDGE_PX
-    near_image = np.abs(ends - np.array([0, 0, size[1], size[0]], np.float32)) <= _CROP_EDGE_PX
-    cut: NDArray[np.bool_] = np.any(near_crop & ~near_image, axis=1)
-    return ~cut
 
 
 def _without_small_regions(proposals: Proposals, settings: ProposalSettings) -> Proposals:

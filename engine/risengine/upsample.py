@@ -9,6 +9,7 @@ cut-off, so do its pixels, and only the tiles left, along the masks' edges, are 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Upsampler"]
 
-_TILE_PX = 32
+_TILE_PX = 48  # a multiple of 8; smaller tiles compute fewer pixels, and cost more calls
 _EVALUATED_PIXELS = 1 << 20  # pixels of logits held at once: 4 MB of float32
 
 
@@ -35,6 +36,7 @@ class Upsampler:
         self.size = size
         self._rows = _axis(size[0], max(size), logits_size[0], sam_image_size_px)
         self._columns = _axis(size[1], max(size), logits_size[1], sam_image_size_px)
+        self._per_px = logits_size[1] / max(size), logits_size[0] / max(size)  # logits, along x and y
 
     def measure(
         self, logits: NDArray[np.float32], stability_score_offset: float
@@ -59,12 +61,12 @@ class Upsampler:
         starts = row * _TILE_PX, column * _TILE_PX
         extent.add(mask, starts, (starts[0] + self._rows.lengths[row], starts[1] + self._columns.lengths[column]))
         for mask, row, column, values in self._evaluate(logits, mixed):
-            first = np.flatnonzero(np.diff(mask, prepend=-1))  # the tiles of a mask follow each other
-            for start, stop in zip(first, [*first[1:], len(mask)], strict=True):
+            for start, stop in _runs(mask):
                 inner[mask[start]] += np.count_nonzero(values[start:stop] > above)
                 outer[mask[start]] += np.count_nonzero(values[start:stop] > below)
-            in_rows: NDArray[np.bool_] = np.any(values > 0, axis=2)
-            in_columns: NDArray[np.bool_] = np.any(values > 0, axis=1)
+            drawn = values > 0
+            in_rows: NDArray[np.bool_] = np.any(drawn.view(np.uint64), axis=2)  # eight pixels at a time
+            in_columns: NDArray[np.bool_] = np.any(drawn, axis=1)
             tile = np.flatnonzero(np.any(in_columns, axis=1))
             starts = row[tile] * _TILE_PX, column[tile] * _TILE_PX
             lows = in_rows[tile].argmax(axis=1), in_columns[tile].argmax(axis=1)
@@ -78,6 +80,12 @@ class Upsampler:
             scores: NDArray[np.float32] = np.divide(inner, outer, dtype=np.float32)
         return scores, extent.boxes()
 
+    def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns row and column, (P,) each, of the logits nearest to points, (P, 2) xy in pixels of the image."""
+        limits = [math.ceil(side * share) - 1 for side, share in zip(self.size[::-1], self._per_px, strict=True)]
+        columns, rows = np.minimum((points * np.array(self._per_px)).astype(np.int64), limits).T
+        return rows, columns
+
     def masks(self, logits: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
         """Yields the masks ``logits > 0`` at the image's size, one at a time.
 
@@ -87,27 +95,38 @@ class Upsampler:
         Yields:
             (H, W) bool.
         """
-        for index in range(len(logits)):
-            one = logits[index : index + 1]
-            full, mixed = self._judge(one, 0.0, 0.0)
-            tiles = np.zeros((full.shape[1], _TILE_PX, full.shape[2], _TILE_PX), np.bool_)
-            _, row, column = np.nonzero(full)
+        full, mixed = self._judge(logits, 0.0, 0.0)
+        pieces = self._pieces(logits, mixed)
+        piece = next(pieces, None)
+        for index, inner in enumerate(full):
+            tiles = np.zeros((len(inner), _TILE_PX, inner.shape[1], _TILE_PX), np.bool_)
+            row, column = np.nonzero(inner)
             tiles[row, :, column] = True
-            for _, row, column, values in self._evaluate(one, mixed):
-                tiles[row, :, column] = values > 0
-            canvas = tiles.reshape(full.shape[1] * _TILE_PX, -1)
+            while piece is not None and piece[0] == index:
+                _, row, column, drawn = piece
+                tiles[row, :, column] = drawn
+                piece = next(pieces, None)
+            canvas = tiles.reshape(len(inner) * _TILE_PX, -1)
             yield canvas[: self.size[0], : self.size[1]]
+
+    def _pieces(
+        self, logits: NDArray[np.float32], where: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]:
+        """Yields some tiles drawn, mask by mask: the mask, the tiles' rows and columns, and the tiles."""
+        for mask, row, column, values in self._evaluate(logits, where):
+            drawn = values > 0
+            for start, stop in _runs(mask):
+                yield int(mask[start]), row[start:stop], column[start:stop], drawn[start:stop]
 
     def _judge(
         self, logits: NDArray[np.float32], low: float, high: float
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Tells which tiles, (M, rows, columns), lie wholly above ``high``, and which have to be computed."""
-        least, most = (
-            _reduced(_reduced(logits, reduce, self._rows, 1), reduce, self._columns, 2)
-            for reduce in (np.minimum, np.maximum)
+        full, reached = (
+            _reduced(_reduced(logits > cut, reduce, self._rows, 1), reduce, self._columns, 2)
+            for cut, reduce in ((high, np.logical_and), (low, np.logical_or))
         )
-        full = least > high
-        return full, ~full & (most > low)
+        return full, ~full & reached
 
     def _evaluate(
         self, logits: NDArray[np.float32], where: NDArray[np.bool_]
@@ -190,7 +209,17 @@ def _bilinear_matrix(out_size: int, in_size: int) -> NDArray[np.float32]:
     return matrix
 
 
-def _reduced(values: NDArray[np.float32], reduce: np.ufunc, axis: _Axis, at: int) -> NDArray[np.float32]:
-    """Reduces dimension ``at`` of the logits to one value a tile, over all that reach it."""
-    windows = np.moveaxis(values, at, 0)
-    return np.stack([reduce.reduce(windows[start : start + axis.window]) for start in axis.starts], axis=at)
+def _reduced(values: NDArray[np.bool_], reduce: np.ufunc, axis: _Axis, at: int) -> NDArray[np.bool_]:
+    """Reduces dimension ``at`` of the logits' truths to one value a tile, over all that reach it."""
+    shape = *values.shape[:at], len(axis.starts), *values.shape[at + 1 :]
+    reduced = np.empty(shape, np.bool_)
+    windows, places = np.moveaxis(values, at, 0), np.moveaxis(reduced, at, 0)
+    for place, start in zip(places, axis.starts, strict=True):
+        reduce.reduce(windows[start : start + axis.window], out=place)
+    return reduced
+
+
+def _runs(mask: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yields where each mask's tiles start and stop; those of a mask follow each other."""
+    starts = np.flatnonzero(np.diff(mask, prepend=-1)).tolist()
+    return zip(starts, [*starts[1:], len(mask)], strict=True)

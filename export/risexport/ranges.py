@@ -1,8 +1,9 @@
-"""How far the tensors inside a graph reach: the graph run with a largest and a smallest value of every one."""
+"""How far the tensors inside a graph reach: the graph run with extremes and size of every one as further outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,33 @@ from onnx_ir import DataType
 from risengine.errors import BackendError
 from risengine.manifest import GraphSpec, TensorSpec
 
-__all__ = ["RangeSession"]
+__all__ = ["Extent", "RangeSession"]
+
+_PROBES: tuple[tuple[str, dict[str, int], DataType], ...] = (
+    ("ReduceMin", {"keepdims": 0}, DataType.FLOAT),
+    ("ReduceMax", {"keepdims": 0}, DataType.FLOAT),
+    ("Size", {}, DataType.INT64),
+)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far a floating-point tensor went in all runs.
+
+    Attributes:
+        reach: Its largest magnitude; NaN if one was met.
+        elements: The largest number of its elements.
+    """
+
+    reach: float
+    elements: int
 
 
 class RangeSession:
-    """A session of a graph in single precision that remembers the largest magnitude of every tensor in all runs.
+    """A session of a graph in single precision that remembers the extent of every tensor in all runs.
 
     Attributes:
-        ranges: Largest magnitude by tensor, over all runs so far; NaN where one was met.
+        extents: By tensor, over all runs so far.
     """
 
     def __init__(self, path: Path, spec: GraphSpec) -> None:
@@ -32,14 +52,14 @@ class RangeSession:
             BackendError: ONNX Runtime cannot load the graph.
         """
         self._spec = spec
-        self.ranges: dict[str, float] = {}
+        self.extents: dict[str, Extent] = {}
         model = onnx_ir.load(path)
-        self._extremes = _add_extremes(model)
+        self._tensors = _add_probes(model)
         self._probe = path.with_name(f"{path.stem}.ranges.onnx")
         # Weights beside the graph are not copied: the new file refers to them.
         onnx_ir.save(model, self._probe)
         options = onnxruntime.SessionOptions()
-        # In the order of the file, where each pair of extremes follows its tensor; the default order would keep all
+        # In the order of the file, where the probes of a tensor follow it; the default order would keep all
         # tensors alive until the end.
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -65,7 +85,7 @@ class RangeSession:
         return tuple(self._session.get_providers())
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs the graph once and updates :attr:`ranges`.
+        """Runs the graph once and updates :attr:`extents`.
 
         Raises:
             BackendError: The run failed.
@@ -75,11 +95,12 @@ class RangeSession:
             values = self._session.run(None, dict(feeds))
         except Exception as error:  # as above
             raise BackendError(f"{self._spec.file} failed: {error}") from error
-        reaches = {name: np.abs(feed).max() for name, feed in feeds.items() if feed.dtype == np.float32 and feed.size}
-        for (tensor, sign), value in zip(self._extremes, values[len(names) :], strict=True):
-            reaches[tensor] = np.maximum(reaches.get(tensor, 0.0), sign * value)  # of an empty tensor: 0
-        for tensor, reach in reaches.items():
-            self.ranges[tensor] = float(np.maximum(self.ranges.get(tensor, 0.0), reach))
+        for name, feed in feeds.items():
+            if feed.dtype == np.float32 and feed.size:
+                self._note(name, np.abs(feed).max(), feed.size)
+        probes = iter(values[len(names) :])
+        for tensor, least, greatest, elements in zip(self._tensors, probes, probes, probes, strict=True):
+            self._note(tensor, np.maximum(-least, greatest), elements)
         return dict(zip(names, values, strict=False))
 
     def close(self) -> None:
@@ -87,12 +108,17 @@ class RangeSession:
         self._session = None
         self._probe.unlink(missing_ok=True)
 
+    def _note(self, tensor: str, reach: float, elements: int) -> None:
+        known = self.extents.get(tensor, Extent(0.0, 0))
+        # The extremes of an empty tensor are infinite the other way round: its reach stays 0.
+        self.extents[tensor] = Extent(float(np.maximum(known.reach, reach)), max(known.elements, int(elements)))
 
-def _add_extremes(model: onnx_ir.Model) -> list[tuple[str, int]]:
-    """Adds the least and the greatest value of every floating-point tensor as outputs.
+
+def _add_probes(model: onnx_ir.Model) -> list[str]:
+    """Adds least value, greatest value and number of elements of every floating-point tensor as outputs.
 
     Returns:
-        For each new output the tensor's name, and the sign that makes it a reach from zero.
+        The tensors' names, each for its three outputs.
     """
     graph = model.graph
     added = []
@@ -100,12 +126,12 @@ def _add_extremes(model: onnx_ir.Model) -> list[tuple[str, int]]:
         for value in node.outputs:
             if value.dtype != DataType.FLOAT:
                 continue
-            for operator, sign in (("ReduceMin", -1), ("ReduceMax", 1)):
+            for operator, attributes, dtype in _PROBES:
                 name = f"{value.name}.{operator}"
-                extreme = onnx_ir.node(operator, [value], {"keepdims": 0}, name=name)
-                result = extreme.outputs[0]
-                result.name, result.dtype, result.shape = name, DataType.FLOAT, onnx_ir.Shape([])
-                graph.insert_after(node, extreme)
+                probe = onnx_ir.node(operator, [value], attributes, name=name)
+                result = probe.outputs[0]
+                result.name, result.dtype, result.shape = name, dtype, onnx_ir.Shape([])
+                graph.insert_after(node, probe)
                 graph.outputs.append(result)
-                added.append((str(value.name), sign))
+            added.append(str(value.name))
     return added

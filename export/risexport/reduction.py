@@ -15,10 +15,11 @@ import onnx_ir
 from risengine.config import RuntimeConfig
 from risengine.manifest import GraphSpec, Parity, Role
 from risengine.session import OnnxSession, Session
+from risexport.casts import round_every_result, to_half
 from risexport.onnx_export import write_graph
-from risexport.parity import ROUNDED_TOLERANCES, TOLERANCES, ParityError, Tolerances
-from risexport.precision import PLANS, nodes_in_single, round_every_result, to_half
-from risexport.ranges import RangeSession
+from risexport.parity import TOLERANCES, ParityError, Tolerances
+from risexport.precision import PLANS, nodes_in_single
+from risexport.ranges import Extent, RangeSession
 
 __all__ = ["Comparison", "halve", "open_sessions"]
 
@@ -38,9 +39,9 @@ def halve(
 ) -> tuple[dict[Role, GraphSpec], list[Parity]]:
     """Writes graphs of one model in half precision.
 
-    The graphs are first compared as they are, which also measures the range of every tensor. Then each is reduced by
+    The graphs are first compared as they are, which also measures the extent of every tensor. Then each is reduced by
     the first of :data:`risexport.precision.PLANS`; one that is past its tolerance, as it is or with every result
-    rounded, goes on to the next plan.
+    rounded, goes on to the next plan. One that ends wholly in single precision is warned of.
 
     Args:
         graphs: The model's graphs in single precision.
@@ -49,8 +50,8 @@ def halve(
         measure: Comparison with the model.
 
     Returns:
-        The new graphs, and how near they come to PyTorch: as they are, then, with ``(rounded)`` after the tensor's
-        name, when every result is rounded to half precision.
+        The new graphs, and how near they come to PyTorch: with every result rounded to half precision, then as they
+        are.
 
     Raises:
         ParityError: A graph in single precision, or one in half precision by the last plan, is past its tolerance.
@@ -59,49 +60,77 @@ def halve(
     probes = {role: RangeSession(exported / spec.file, spec) for role, spec in graphs.items()}
     with _closing(probes):
         measure(probes, tolerances=TOLERANCES["fp32"])
-        ranges = {role: session.ranges for role, session in probes.items()}
+        extents = {role: session.extents for role, session in probes.items()}
     plans = dict.fromkeys(graphs, 0)
-    reduced = {role: _reduce(spec, exported, folder, ranges[role], 0) for role, spec in graphs.items()}
+    faults: dict[Role, Parity] = {}
+    reduced = {role: _reduce(spec, exported, folder, extents[role], 0) for role, spec in graphs.items()}
     while True:
         try:
-            with open_sessions(reduced, exported / _ROUNDED) as sessions:
-                rounded = measure(sessions, tolerances=ROUNDED_TOLERANCES)
-            with open_sessions(reduced, folder) as sessions:
-                parity = measure(sessions, tolerances=TOLERANCES["fp16"])
+            parity = _compare(reduced, exported, folder, measure)
             break
         except ParityError as error:
-            suspects = [role for role in _suspects(error.row) if plans[role] + 1 < len(PLANS)]
-            if not suspects:
+            advancing = _advancing(error.row, plans)
+            if not advancing:
                 raise
             _logger.info("in half precision %s", error.row)
-            for role in suspects:
+            for role in advancing:
                 plans[role] += 1
-                reduced[role] = _reduce(graphs[role], exported, folder, ranges[role], plans[role])
+                faults[role] = error.row
+                reduced[role] = _reduce(graphs[role], exported, folder, extents[role], plans[role])
     for role, spec in reduced.items():
         kept = Counter(node.split(":")[0] for node in spec.fp32_nodes)
         reasons = ", ".join(f"{reason} x {count}" for reason, count in kept.items())
         _logger.info("%s: %s; in single precision: %s", role, PLANS[plans[role]], reasons or "nothing")
         if plans[role] + 1 == len(PLANS):
-            _logger.warning("%s stays in single precision: no plan in half precision is accurate enough", role)
-    return reduced, [*parity, *(replace(row, tensor=f"{row.tensor} (rounded)") for row in rounded)]
+            _logger.warning(
+                "%s is in single precision, as large and as slow as with --precision fp32: in half precision %s",
+                role,
+                faults[role],
+            )
+    return reduced, parity
 
 
 _ROUNDED = "rounded"
 
 
+def _compare(graphs: Mapping[Role, GraphSpec], exported: Path, folder: Path, measure: Comparison) -> list[Parity]:
+    rows: list[Parity] = []
+    for rounded, place in ((True, exported / _ROUNDED), (False, folder)):
+        with open_sessions(graphs, place) as sessions:
+            try:
+                figures = measure(sessions, tolerances=TOLERANCES["fp16"])
+            except ParityError as error:
+                raise ParityError(replace(error.row, rounded=rounded)) from error
+        rows += (replace(row, rounded=rounded) for row in figures)
+    return rows
+
+
+def _advancing(row: Parity, plans: Mapping[Role, int]) -> list[Role]:
+    """Returns the graphs to reduce by their next plans: of those that may be at fault, the ones on the lowest plan.
+
+    They go on together, except to the last plan: one of them wholly in single precision may be enough.
+    """
+    waiting = [role for role in _suspects(row) if role in plans and plans[role] + 1 < len(PLANS)]
+    lowest = min((plans[role] for role in waiting), default=0)
+    advancing = [role for role in waiting if plans[role] == lowest]
+    return advancing[:1] if lowest + 2 == len(PLANS) else advancing
+
+
 def _suspects(row: Parity) -> tuple[Role, ...]:
-    """Returns the graphs that may be at fault for a figure: the one it is of, and the one that this was fed by."""
+    """Returns the graphs that may be at fault for a figure, the likeliest first: it is of one, the others fed this."""
     if row.role == "mask_decoder":
-        return "point_decoder", "mask_decoder"
+        return "point_decoder", "mask_decoder", "image_projector"
+    if row.role == "point_decoder":
+        return "point_decoder", "image_projector"
     if row.measure == "selection_agreement":
         return "proposal_encoder", "text_encoder"
     return (row.role,)
 
 
-def _reduce(spec: GraphSpec, exported: Path, folder: Path, ranges: Mapping[str, float], plan: int) -> GraphSpec:
+def _reduce(spec: GraphSpec, exported: Path, folder: Path, extents: Mapping[str, Extent], plan: int) -> GraphSpec:
     model = onnx_ir.load(exported / spec.file)
     operators = {node.name: node.op_type for node in model.graph}
-    single = nodes_in_single(model, ranges, plan)
+    single = nodes_in_single(model, extents, plan)
     to_half(model, single)
     graph_file, external = write_graph(model, folder / spec.file)
     round_every_result(model)

@@ -40,10 +40,12 @@ class FakeEngine:
     method = CLEAN
     proposal_settings = ProposalSettings()
 
-    def __init__(self, name: str, masks: np.ndarray, features: np.ndarray, choice: Mapping[str, int]) -> None:
+    def __init__(
+        self, name: str, masks: np.ndarray, features: np.ndarray, choice: Mapping[str, int], proposal_ms: float = 8.0
+    ) -> None:
         self.manifest = SimpleNamespace(name=name, precision="fp32", target="cpu")
         self.bundle_id = name * 12
-        self.masks, self.features, self.choice = masks, features, choice
+        self.masks, self.features, self.choice, self.proposal_ms = masks, features, choice, proposal_ms
 
     def __enter__(self) -> FakeEngine:
         return self
@@ -54,7 +56,9 @@ class FakeEngine:
         if masks is None:
             masks = Proposals.from_masks(self.masks if image.name == "one.png" else self.masks[:0])
         pixels = np.zeros((*SIZE, 3), np.uint8)
-        return EncodedImage(pixels, masks, self.features[: len(masks)], self.bundle_id, {}, 0.5)
+        return EncodedImage(
+            pixels, masks, self.features[: len(masks)], self.bundle_id, {"proposals": self.proposal_ms}, 0.5
+        )
 
     def rank(self, image: EncodedImage, text: str, top_k: int) -> list[Segmentation]:
         if "?" in text:
@@ -72,7 +76,11 @@ A = FakeEngine(
     "a", _columns((0, 10), (10, 20)), np.array([[1, 0], [0, 1]], np.float32), {"first": 0, "second": 1, "third": 0}
 )
 B = FakeEngine(
-    "b", _columns((0, 9), (10, 18)), np.array([[2, 0], [0.8, 0.6]], np.float32), {"first": 0, "second": 1, "third": 1}
+    "b",
+    _columns((0, 9), (10, 18)),
+    np.array([[2, 0], [0.8, 0.6]], np.float32),
+    {"first": 0, "second": 1, "third": 1},
+    proposal_ms=2.5,
 )
 
 
@@ -102,6 +110,8 @@ def test_figures_by_hand(config: AccuracyConfig) -> None:
     result = report.splits["scenes"]
     assert (result.images, result.expressions, result.refused) == (2, 4, 1)
     assert (result.proposals_a, result.proposals_b) == (1, 1)
+    assert result.recall == pytest.approx(1 / 2)  # of A's two masks, the first
+    assert (result.proposal_ms_a, result.proposal_ms_b) == (8, 2.5)
     # first: IoU 0.9, the same; second: 0.8; third: disjoint; in the empty scene both have nothing to say, the same
     assert result.end_to_end.same_mask == pytest.approx(2 / 4)
     assert result.end_to_end.miou_a == pytest.approx((1 + 0 + 1 + 0) / 4)
@@ -119,13 +129,18 @@ def test_one_without_an_answer_disagrees(config: AccuracyConfig) -> None:
     blind = FakeEngine("b", _columns(), B.features, B.choice)
     result = _measure(A, blind, config).splits["all"]
     assert result.end_to_end.same_mask == pytest.approx(1 / 4)
-    assert (result.end_to_end.miou_b, result.proposals_b) == (0, 0)
+    assert (result.end_to_end.miou_b, result.proposals_b, result.recall) == (0, 0, 0)
 
 
 def test_a_bundle_agrees_with_itself(config: AccuracyConfig) -> None:
     result = _measure(A, A, config).splits["all"]
-    assert (result.end_to_end.same_mask, result.same_proposals.same_mask) == (1, 1)
+    assert (result.end_to_end.same_mask, result.same_proposals.same_mask, result.recall) == (1, 1, 1)
     assert result.lowest_cosine == 1
+
+
+def test_where_nothing_is_proposed_there_is_no_recall(config: AccuracyConfig) -> None:
+    blind = FakeEngine("a", _columns(), A.features, A.choice)
+    assert _measure(blind, B, config).splits["all"].recall is None
 
 
 def test_nothing_to_ask_is_refused(config: AccuracyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,14 +155,21 @@ def test_nothing_to_ask_is_refused(config: AccuracyConfig, monkeypatch: pytest.M
 def test_command_line(
     config: AccuracyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(risengine, "load", {"a": A, "b": B}.__getitem__)
+    loaded = []
+
+    def load(bundle: str, runtime: risengine.RuntimeConfig, **overrides: object) -> FakeEngine:
+        loaded.append((bundle, runtime.threads, overrides))
+        return {"a": A, "b": B}[bundle]
+
+    monkeypatch.setattr(risengine, "load", load)
     out = tmp_path / "report.json"
     arguments = ["agreement", "a", "b", "--refer", str(config.refer), "--split", "scenes", "--limit", "1"]
-    assert cli.main([*arguments, "--json", str(out)]) == 0
+    assert cli.main([*arguments, "--json", str(out), "--threads", "1", "--search", "turbo"]) == 0
+    assert loaded == [("a", 1, {}), ("b", 1, {"search": "turbo"})]
     shown = capsys.readouterr()
     assert "same=33.3%" in shown.err
     report = json.loads(out.read_text())
-    assert (report["schema_version"], report["same_mask_iou"]) == (1, 0.9)
+    assert (report["schema_version"], report["same_mask_iou"], report["threads"]) == (2, 0.9, 1)
     assert (report["a"]["name"], report["b"]["name"], report["config"]["limit"]) == ("a", "b", 1)
     assert report["environment"]["packages"]["numpy"] == np.__version__
     assert report["splits"]["all"]["end_to_end"]["same_mask"] == pytest.approx(1 / 3)
@@ -155,7 +177,9 @@ def test_command_line(
 
 def test_report_for_the_terminal(config: AccuracyConfig) -> None:
     lines = format_agreement(_measure(A, B, config)).splitlines()
-    assert "A  a (fp32, aaaaaaaaaaaa), FakeProvider" in lines
+    assert "A  a (fp32, aaaaaaaaaaaa), exact search, FakeProvider" in lines
     own, shared = (line.split("proposals")[1].split() for line in lines if line.startswith("all, "))
-    assert own == ["2", "4", "1", "50.0", "50.0", "22.5", "-27.50", "1.0", "1.0", "-", "-"]
-    assert shared == ["2", "4", "1", "75.0", "50.0", "25.0", "-25.00", "-", "-", "0.600000", "0.800000"]
+    assert own == ["2", "4", "1", "50.0", "50.0", "22.5", "-27.50", "-", "-"]
+    assert shared == ["2", "4", "1", "75.0", "50.0", "25.0", "-25.00", "0.600000", "0.800000"]
+    proposed = next(line.split() for line in lines if line.startswith("all  "))
+    assert proposed == ["all", "2", "1.0", "1.0", "50.0", "8.0", "2.5", "3.20"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from risbench.arithmetic import Measured
 from risbench.cli import main
-from risbench.features import FeaturesConfig, FeaturesReport, Measured, measure_features
+from risbench.features import FeaturesConfig, FeaturesReport, measure_features
 from risbench.latency_tables import format_features, markdown_features
 from risbench.timing import TimingConfig
 from risengine.errors import InputError

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import risengine
 from risengine.bundle import open_bundle
 from risengine.demo import DemoPicture, demo_pictures
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode does not put helpers beside the tests on the path
 
 
 @pytest.fixture(scope="session")

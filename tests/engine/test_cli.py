@@ -82,6 +82,7 @@ def test_inspect_names_addresses_random_weights_and_what_stayed_in_fp32(bundle_c
         sources=(replace(clip, url="https://example.org/clip"), replace(sam, checkpoint="random", sha256="")),
         graphs={**manifest.graphs, "text_encoder": replace(manifest.graphs["text_encoder"], fp32_nodes=nodes)},
         proposals=replace(manifest.proposals, point_grids=((*(((0.5, 0.5),) * 9),),)),
+        parity=(replace(manifest.parity[0], value=0.0125, rounded=True), *manifest.parity),
     )
     (bundle_copy / MANIFEST_NAME).write_bytes(changed.encode())
     assert main(["inspect", str(bundle_copy)]) == 0
@@ -91,6 +92,10 @@ def test_inspect_names_addresses_random_weights_and_what_stayed_in_fp32(bundle_c
     assert "random weights" in out
     assert "    fp32  3 nodes: 2 normalisation, 1 attention" in out
     assert "point_grids                     9 values" in out
+    exact, rounded = out.split("the same with every result rounded to half precision, as a device rounds it\n")
+    assert "relative_error 0.0125" in rounded
+    assert "relative_error 0.0125" not in exact
+    assert len(rounded.splitlines()) == 1
 
 
 def test_inspect_prints_the_manifest_itself(capsys: Captured) -> None:

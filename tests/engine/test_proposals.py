@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_sam import SIDE_PX, FakeSam, any_settings, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
@@ -17,8 +18,6 @@ from risengine.nms import non_maximum_suppression
 from risengine.prompts import generator_crops, point_grid, read_prompts
 from risengine.proposals import generate_proposals, prompted_proposals
 from risengine.sam import PROMPTS_PER_CALL, SamImage
-
-SIDE_PX = 64
 
 
 @pytest.mark.parametrize("points_per_side", [1, 2, 7, 32])
@@ -61,63 +60,6 @@ def test_nms_is_torchvisions(rng: np.random.Generator, count: int, threshold: fl
     expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold).numpy()
     half_open = boxes + np.float32([0, 0, 1, 1])
     np.testing.assert_array_equal(non_maximum_suppression(half_open, scores, threshold), expected)
-
-
-class FakeSam:
-    """SAM's three sessions with logits and scores made up from the prompt; deterministic, and quick."""
-
-    def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.bases = (4 * rng.normal(size=(5, 16, 16))).astype(np.float32)
-        self.shift = np.float32(rng.normal())
-        self.sessions: Any = {
-            "image_encoder": SimpleNamespace(run=self._encode),
-            "image_projector": SimpleNamespace(run=lambda feeds: {"image_cells": feeds["image_embedding"]}),
-            "point_decoder": SimpleNamespace(run=self._decode),
-            "mask_decoder": SimpleNamespace(run=self._draw),
-        }
-
-    def _encode(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        assert feeds["image"].flags.c_contiguous
-        embedding = np.full((1, 8, 4, 4), feeds["image"].mean() / 255, np.float32)
-        return {"image_embedding": embedding}
-
-    def _decode(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        shares = feeds["points"][:, 0] / feeds["image_size"][::-1]
-        tokens = np.sin(np.arange(1, 16).reshape(3, 5) * (shares.sum(axis=1)[:, None, None] + self.shift))
-        tokens[:, 2] = -50 if shares[0, 0] > 0.9 else tokens[:, 2]
-        features = np.zeros((len(shares), 16, 8), np.float32)
-        features[:, :, 0] = feeds["image_cells"][0, 0, 0, 0]
-        scores = 0.5 + 0.5 * np.cos(7 * tokens[..., 0])
-        return {
-            "iou_predictions": scores.astype(np.float32),
-            "mask_tokens": tokens.astype(np.float32),
-            "image_features": features,
-        }
-
-    def _draw(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        logits = np.tensordot(feeds["mask_tokens"], self.bases, axes=1)
-        return {"logits": logits + feeds["image_features"][feeds["prompt_index"], 0, :1, None]}
-
-
-sizes = st.one_of(
-    st.sampled_from([(1, 1), (1, 7), (7, 1), (33, 32), (700, 3), (300, 500)]),
-    st.tuples(st.integers(1, 90), st.integers(1, 90)),
-)
-any_settings = st.builds(
-    ProposalSettings,
-    points_per_side=st.integers(4, 9),
-    points_per_batch=st.integers(1, 70),
-    pred_iou_thresh=st.floats(-0.5, 1.5),
-    stability_score_thresh=st.floats(-0.5, 1.5),
-    stability_score_offset=st.floats(-1, 3),
-    box_nms_thresh=st.floats(0, 1),
-    crop_n_layers=st.integers(0, 2),
-    crop_nms_thresh=st.floats(0, 1),
-    crop_overlap_ratio=st.floats(0, 1),
-    crop_n_points_downscale_factor=st.integers(1, 2),
-    min_mask_region_area=st.sampled_from([0, 0, 1, 5, 100, 10**7]),
-)
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,9 +15,10 @@ from onnx_ir import DataType
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec
+from risexport.casts import round_every_result, to_half
 from risexport.onnx_export import ExportRequest, export_graph, write_graph
-from risexport.precision import PLANS, nodes_in_single, round_every_result, to_half
-from risexport.ranges import RangeSession
+from risexport.precision import PLANS, SMALL, nodes_in_single
+from risexport.ranges import Extent, RangeSession
 
 ROWS = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
 
@@ -28,9 +29,9 @@ class Network(nn.Module):
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.up = nn.Linear(16, 256)
-        self.norm = nn.LayerNorm(256)
-        self.down = nn.Linear(256, 16)
+        self.up = nn.Linear(16, 224)
+        self.norm = nn.LayerNorm(224)
+        self.down = nn.Linear(224, 16)
         self.scale = scale
 
     def forward(self, rows: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,10 +52,11 @@ def export(folder: Path, module: nn.Module) -> GraphSpec:
     return export_graph(module.eval(), ExportRequest(folder / "net.onnx", inputs, ("unit", "raw"), dynamic))
 
 
-def measured(folder: Path, spec: GraphSpec) -> dict[str, float]:
+def measured(folder: Path, spec: GraphSpec) -> dict[str, Extent]:
     session = RangeSession(folder / spec.file, spec)
     session.run(FEEDS)
-    return session.ranges
+    session.close()
+    return session.extents
 
 
 def run(path: Path) -> list[np.ndarray]:
@@ -123,16 +125,61 @@ def test_each_plan_keeps_what_it_names(network: tuple[Path, GraphSpec]) -> None:
     reasons = {reason: Counter(operators[name] for name, r in last.items() if r == reason) for reason in last.values()}
     assert reasons["preparation"] == {"Cast": 1, "Mul": 1, "Floor": 1, "Unsqueeze": 1, "Div": 1, "Add": 1}
     assert reasons["root"] == {"ReduceL2": 1, "Clip": 1, "Div": 1}
+    assert reasons["small"] == {"Div": 1, "Softmax": 1}  # of 5 x 5 numbers, where the largest tensor has 5 x 224
     assert reasons["normalisation"] == {"LayerNormalization": 1}
-    assert reasons["attention"] == {"MatMul": 1, "Div": 1, "Softmax": 1}
+    assert reasons["attention"] == {"MatMul": 1}
     assert reasons["residual"] == {"Add": 1}
     assert "range" not in reasons
 
 
+class Tokens(nn.Module):
+    """A few tokens beside many cells, as in SAM's point decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.project = nn.Linear(64, 64)
+
+    def forward(self, tokens: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        projected = self.project(tokens)
+        return projected, (cells @ projected.T) @ projected
+
+
+def test_small_tensors_keep_single_precision_and_their_weights_half(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(2)
+    inputs = {"tokens": torch.randn(6, 64, generator=generator), "cells": torch.randn(200, 64, generator=generator)}
+    module = Tokens().eval()
+    spec = export_graph(module, ExportRequest(tmp_path / "net.onnx", inputs, ("projected", "mixed"), {}))
+    feeds = {name: value.numpy() for name, value in inputs.items()}
+    session = RangeSession(tmp_path / spec.file, spec)
+    session.run(feeds)
+    session.close()
+    halved = module.project.weight.detach().half().float().numpy()
+    expected = feeds["tokens"] @ halved.T + module.project.bias.detach().numpy()
+    errors = []
+    for plan in (0, 1):
+        model = onnx_ir.load(tmp_path / spec.file)
+        single = nodes_in_single(model, session.extents, plan)
+        to_half(model, single)
+        if plan == 1:
+            products = {node.name for node in model.graph if node.op_type in ("Gemm", "MatMul")}
+            kept = {name for name, reason in single.items() if reason == SMALL}
+            assert len(products) == 3
+            assert len(products & kept) == 1  # of the tokens; those with cells are in half precision
+        stored = {value.const_value.size: value.dtype for value in model.graph.initializers.values()}
+        assert stored[64 * 64] == DataType.FLOAT16
+        assert stored[64] == (DataType.FLOAT if plan == 1 else DataType.FLOAT16)
+        round_every_result(model)
+        write_graph(model, tmp_path / "rounded.onnx")
+        rounded = ort.InferenceSession(tmp_path / "rounded.onnx", providers=["CPUExecutionProvider"])
+        errors.append(np.abs(rounded.run(["projected"], feeds)[0] - expected).max())
+    assert errors[1] < 1e-5 < 1e-4 < errors[0]
+
+
 def test_what_leaves_the_range_stays_in_single_precision(tmp_path: Path) -> None:
     spec = export(tmp_path, Network(scale=6e4))
-    ranges = measured(tmp_path, spec)
-    assert max(ranges.values()) > 65504
+    extents = measured(tmp_path, spec)
+    assert max(extent.reach for extent in extents.values()) > 65504
     model, single = reduced(tmp_path, spec)
     operators = {node.name: node.op_type for node in model.graph}
     wide = {operators[name] for name, reason in single.items() if reason == "range"}
@@ -161,19 +208,21 @@ def test_the_same_graph_gives_the_same_bytes(network: tuple[Path, GraphSpec], tm
     assert files[0].sha256 == files[1].sha256
 
 
-def test_ranges_are_those_of_all_runs(network: tuple[Path, GraphSpec]) -> None:
+def test_extents_are_those_of_all_runs(network: tuple[Path, GraphSpec]) -> None:
     folder, spec = network
     session = RangeSession(folder / spec.file, spec)
     for factor in (1, -3, 2):
         outputs = session.run({**FEEDS, "rows": factor * FEEDS["rows"]})
-    assert session.ranges["rows"] == pytest.approx(3 * np.abs(FEEDS["rows"]).max())
+    assert session.extents["rows"] == Extent(pytest.approx(3 * np.abs(FEEDS["rows"]).max()), 80)
+    assert session.extents["raw"].elements == 80
+    assert max(extent.elements for extent in session.extents.values()) == 5 * 224
     assert set(outputs) == {"unit", "raw"}
     np.testing.assert_allclose(outputs["raw"], run_scaled(folder / spec.file, 2), rtol=1e-5, atol=1e-5)
     session.run({"rows": FEEDS["rows"][:0], "pixels": FEEDS["pixels"][:0]})
     session.run({**FEEDS, "rows": np.full_like(FEEDS["rows"], np.nan)})
     session.run(FEEDS)
-    assert np.isnan(session.ranges["raw"])
-    kept = nodes_in_single(onnx_ir.load(folder / spec.file), session.ranges, 0)
+    assert np.isnan(session.extents["raw"].reach)
+    kept = nodes_in_single(onnx_ir.load(folder / spec.file), session.extents, 0)
     assert "range" in kept.values()
 
 

@@ -29,6 +29,7 @@ def generate_proposals(sam: Sam, image: NDArray[np.uint8], settings: ProposalSet
         Proposals by falling predicted IoU; masks without a pixel are left out.
     """
     arguments = dataclasses.asdict(settings)
+    del arguments["search"]  # the engine's own: the generator asks every point
     if settings.point_grids is not None:
         arguments["points_per_side"] = None  # the generator wants one of the two
     generator = SamAutomaticMaskGenerator(sam, **arguments)

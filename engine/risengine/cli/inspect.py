@@ -50,8 +50,11 @@ def _describe(bundle: Bundle) -> str:
         *_aligned([(f.name, _value(getattr(manifest.proposals, f.name))) for f in fields(manifest.proposals)]),
         "",
         "parity with the PyTorch reference, measured when the bundle was built",
-        *_aligned(_parity(manifest.parity)),
+        *_aligned(_parity([figure for figure in manifest.parity if not figure.rounded])),
     ]
+    if rounded := [figure for figure in manifest.parity if figure.rounded]:
+        lines += ["", "the same with every result rounded to half precision, as a device rounds it"]
+        lines += _aligned(_parity(rounded))
     return "\n".join(lines)
 
 

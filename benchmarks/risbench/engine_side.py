@@ -1,0 +1,183 @@
+"""The engine's side of a comparison of proposal stages: its graphs, its runs and what they did. Never imports torch."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risengine.bundle import Bundle
+from risengine.config import RuntimeConfig
+from risengine.manifest import GraphSpec, ProposalSettings, Role, TensorSpec
+from risengine.proposals import Progress, generate_proposals
+from risengine.sam import SamImage
+from risengine.session import OnnxSession, Session
+from risengine.types import Proposals
+
+__all__ = ["DECODER_ROLES", "Calls", "EngineRun", "EngineSide", "EngineSource", "StageRun", "timed_calls"]
+
+DECODER_ROLES: tuple[Role, ...] = ("point_decoder", "mask_decoder")
+_CLIP_ROLES: tuple[Role, ...] = ("proposal_encoder", "text_encoder")
+
+Array = NDArray[Any]
+Calls: TypeAlias = "Counter[tuple[tuple[str, tuple[int, ...]], ...]]"
+"""How often a graph was run, by name and shape of every input."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One run of a proposal stage.
+
+    Attributes:
+        proposals: Its result.
+        encoder_ms: From the image's pixels to what the decoder takes.
+        decoder_ms: Everything after that: decoder and post-processing.
+    """
+
+    proposals: Proposals = field(repr=False)
+    encoder_ms: float
+    decoder_ms: float
+
+    @property
+    def whole_ms(self) -> float:
+        """The stage as its caller sees it."""
+        return self.encoder_ms + self.decoder_ms
+
+
+@dataclass(frozen=True)
+class EngineRun(StageRun):
+    """One run of the engine's.
+
+    Attributes:
+        calls: What its graphs were given.
+    """
+
+    calls: Mapping[Role, Calls] = field(repr=False)
+
+    def rows(self, role: Role, name: str) -> int:
+        """Returns how many rows of an input a graph was given over all its calls."""
+        return sum(count * dict(shapes)[name][0] for shapes, count in self.calls[role].items())
+
+
+@dataclass(frozen=True)
+class EngineSource:
+    """SAM's graphs on disk, those of a bundle or those just exported.
+
+    Attributes:
+        folder: Where the files are.
+        graphs: Their specifications by role.
+        sam_image_size_px: Side of SAM's square input.
+    """
+
+    folder: Path
+    graphs: Mapping[Role, GraphSpec]
+    sam_image_size_px: int
+
+    @staticmethod
+    def of_bundle(bundle: Bundle) -> EngineSource:
+        """Leaves out the graphs of CLIP."""
+        manifest = bundle.manifest
+        graphs = {role: spec for role, spec in manifest.graphs.items() if role not in _CLIP_ROLES}
+        return EngineSource(bundle.path, graphs, manifest.sam_image_size_px)
+
+    def open(self, threads: int) -> EngineSide:
+        """Loads the graphs."""
+        return EngineSide(self, threads)
+
+
+class EngineSide:
+    """SAM's graphs, loaded.
+
+    Attributes:
+        sessions: The sessions by role.
+        sam_image_size_px: Side of SAM's square input.
+    """
+
+    def __init__(self, source: EngineSource, threads: int) -> None:
+        """Loads the graphs; see :meth:`EngineSource.open`."""
+        self.sessions: dict[Role, _CountedSession] = {
+            role: _CountedSession(OnnxSession(source.folder / spec.file, spec, RuntimeConfig(threads=threads)))
+            for role, spec in source.graphs.items()
+        }
+        self.sam_image_size_px = source.sam_image_size_px
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Execution providers that really run the graphs."""
+        return tuple(dict.fromkeys(name for session in self.sessions.values() for name in session.providers))
+
+    def run(self, image: NDArray[np.uint8], settings: ProposalSettings, progress: Progress | None = None) -> EngineRun:
+        """Proposes masks.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            settings: The generator's settings.
+            progress: Called with (prompts done, prompts in all).
+        """
+        for session in self.sessions.values():
+            session.calls.clear()
+        with timed_calls(SamImage, "encode") as encodings_ms:
+            start = time.perf_counter()
+            proposals = generate_proposals(self.sessions, image, settings, self.sam_image_size_px, progress)
+            whole_ms = 1e3 * (time.perf_counter() - start)
+        calls = {role: Counter(session.calls) for role, session in self.sessions.items()}
+        return EngineRun(proposals, sum(encodings_ms), whole_ms - sum(encodings_ms), calls)
+
+
+class _CountedSession:
+    """A session that counts its calls by the shapes they are given."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.calls: Calls = Counter()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self._session.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self._session.outputs
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return self._session.providers
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.calls[tuple((name, value.shape) for name, value in feeds.items())] += 1
+        return self._session.run(feeds)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+@contextmanager
+def timed_calls(owner: type, name: str) -> Iterator[list[float]]:
+    """Times every call of a method for as long as the context lasts.
+
+    Args:
+        owner: Class of the method.
+        name: Its name.
+
+    Yields:
+        Milliseconds, one number a call, filled as the calls are made.
+    """
+    method = getattr(owner, name)
+    durations_ms: list[float] = []
+
+    def timed(*arguments: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        result = method(*arguments, **named)
+        durations_ms.append(1e3 * (time.perf_counter() - start))
+        return result
+
+    with patch.object(owner, name, timed):
+        yield durations_ms
