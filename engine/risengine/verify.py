@@ -158,7 +158,9 @@ class _Figures:
     """Gathers the figures of tensors; of several for one tensor and measure it is the worst that counts."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._tolerances = {(row.role, row.tensor, row.measure): row.tolerance for row in manifest.parity}
+        self._tolerances = {
+            (row.role, row.tensor, row.measure): row.tolerance for row in manifest.parity if not row.rounded
+        }
         self._values: dict[tuple[Role, str, Measure], list[float]] = {}
 
     def add_error(self, role: Role, tensor: str, actual: Array, expected: Array) -> None:

@@ -17,8 +17,9 @@ from risexport.precision import SMALL
 
 __all__ = ["round_every_result", "to_half"]
 
-_WORTH_HALVING = 4096
-"""Elements from which a constant of a small node is stored in half: embeddings and biases are worth more exact."""
+_WORTH_HALVING = 1 << 15
+"""Elements from which a constant of a small node is stored in half: 64 KiB less. Embeddings, biases and the matrices of
+a narrow model are worth more exact."""
 
 Node = onnx_ir.Node
 Value = onnx_ir.Value

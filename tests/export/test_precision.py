@@ -138,7 +138,7 @@ class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.project = nn.Linear(64, 64)
+        self.project = nn.Linear(192, 192)
 
     def forward(self, tokens: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
         projected = self.project(tokens)
@@ -147,7 +147,7 @@ class Tokens(nn.Module):
 
 def test_small_tensors_keep_single_precision_and_their_weights_half(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(2)
-    inputs = {"tokens": torch.randn(6, 64, generator=generator), "cells": torch.randn(200, 64, generator=generator)}
+    inputs = {"tokens": torch.randn(16, 192, generator=generator), "cells": torch.randn(400, 192, generator=generator)}
     module = Tokens().eval()
     spec = export_graph(module, ExportRequest(tmp_path / "net.onnx", inputs, ("projected", "mixed"), {}))
     feeds = {name: value.numpy() for name, value in inputs.items()}
@@ -167,8 +167,8 @@ def test_small_tensors_keep_single_precision_and_their_weights_half(tmp_path: Pa
             assert len(products) == 3
             assert len(products & kept) == 1  # of the tokens; those with cells are in half precision
         stored = {value.const_value.size: value.dtype for value in model.graph.initializers.values()}
-        assert stored[64 * 64] == DataType.FLOAT16
-        assert stored[64] == (DataType.FLOAT if plan == 1 else DataType.FLOAT16)
+        assert stored[192 * 192] == DataType.FLOAT16
+        assert stored[192] == (DataType.FLOAT if plan == 1 else DataType.FLOAT16)
         round_every_result(model)
         write_graph(model, tmp_path / "rounded.onnx")
         rounded = ort.InferenceSession(tmp_path / "rounded.onnx", providers=["CPUExecutionProvider"])

@@ -58,7 +58,7 @@ def _table(bundle: Bundle, found: Verification) -> str:
         "",
         f"{'graph':16} {'tensor':16} {'measure':14} {'here':>9} {'at build':>9}  tolerance",
     ]
-    built = {(row.role, row.tensor, row.measure): row.value for row in bundle.manifest.parity}
+    built = {(row.role, row.tensor, row.measure): row.value for row in bundle.manifest.parity if not row.rounded}
     for row in found.parity:
         bound = "<=" if row.measure == "relative_error" else ">="
         before = built[row.role, row.tensor, row.measure]
