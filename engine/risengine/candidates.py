@@ -64,11 +64,12 @@ class Candidates:
         search = PointSearch(point_features(self._sam, points))
         rows, columns = self._sam.upsampler.nearest(points)
         while len(chosen := search.next_round()):
+            scores, covered = [], np.zeros(len(points), np.int64)
             for decoded, logits in self._ask(prompts[chosen]):
-                asked, chosen = np.split(chosen, [len(decoded.scores)])
-                covered = np.count_nonzero(logits[:, rows, columns] > 0, axis=0)
-                search.learn(asked, decoded.scores.max(axis=1), covered)
-                yield len(asked)
+                scores.append(decoded.scores.max(axis=1))
+                covered += np.count_nonzero(logits[:, rows, columns] > 0, axis=0)
+                yield len(decoded.scores)
+            search.learn(chosen, np.concatenate(scores), covered)
 
     def survivors(self) -> Proposals:
         """Returns the masks that box NMS keeps, in pixels of the image and by falling predicted IoU."""

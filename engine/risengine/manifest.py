@@ -146,8 +146,8 @@ class ProposalSettings:
         point_grids: Points in place of the grids, for the whole image and then for each layer's crops: xy as shares
             of the width and height, in [0, 1].
         min_mask_region_area: Holes and islands of fewer pixels are filled and removed; 0 leaves masks as they are.
-        search: exact asks every point, as segment-anything does; turbo asks about a fifth of them, chosen as it goes
-            on, and misses some of the masks.
+        search: exact asks every point, as segment-anything does; turbo asks about a fifth of them, but at least 8,
+            chosen as it goes on, and misses some of the masks.
     """
 
     points_per_side: int = 32

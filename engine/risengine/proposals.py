@@ -39,7 +39,7 @@ def generate_proposals(
     """Proposes masks for every object of an image.
 
     Args:
-        sessions: The bundle's sessions by role; ``image_encoder``, ``point_decoder`` and ``mask_decoder`` are used.
+        sessions: The bundle's sessions by role; SAM's four are used.
         image: (H, W, 3) uint8 RGB.
         settings: Points, crops and thresholds.
         sam_image_size_px: Side of SAM's square input.

@@ -9,7 +9,6 @@ cut-off, so do its pixels, and only the tiles left, along the masks' edges, are 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -36,7 +35,7 @@ class Upsampler:
         self.size = size
         self._rows = _axis(size[0], max(size), logits_size[0], sam_image_size_px)
         self._columns = _axis(size[1], max(size), logits_size[1], sam_image_size_px)
-        self._per_px = logits_size[1] / max(size), logits_size[0] / max(size)  # logits, along x and y
+        self._logits_xy = logits_size[1], logits_size[0]
 
     def measure(
         self, logits: NDArray[np.float32], stability_score_offset: float
@@ -82,8 +81,13 @@ class Upsampler:
 
     def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns row and column, (P,) each, of the logits nearest to points, (P, 2) xy in pixels of the image."""
-        limits = [math.ceil(side * share) - 1 for side, share in zip(self.size[::-1], self._per_px, strict=True)]
-        columns, rows = np.minimum((points * np.array(self._per_px)).astype(np.int64), limits).T
+        # Beyond the image is padding. In integers: a rounded product could point past the logits.
+        longest = max(self.size)
+        limits = [
+            -(-side * logits // longest) - 1 for side, logits in zip(self.size[::-1], self._logits_xy, strict=True)
+        ]
+        places = points * (np.array(self._logits_xy) / longest)
+        columns, rows = np.minimum(places.astype(np.int64), limits).T
         return rows, columns
 
     def masks(self, logits: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:

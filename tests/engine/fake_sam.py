@@ -14,7 +14,7 @@ SIDE_PX = 64
 
 
 class FakeSam:
-    """SAM's three sessions with logits and scores made up from the prompt; deterministic, and quick."""
+    """SAM's four sessions with logits and scores made up from the prompt; deterministic, and quick."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)

@@ -98,6 +98,7 @@ def test_values_may_be_numpys() -> None:
         ("point_grids", [{0.5, 0.25}], "point_grids"),
         ("point_grids", np.array([[["a", "b"]]]), r"point_grids.*: expected `float`, got `str`"),
         ("pred_iou_thresh", None, "pred_iou_thresh: expected `float`, got `null`"),
+        ("search", "fast", "search: invalid enum value .fast."),
     ],
 )
 def test_what_cannot_be_set_is_refused(name: str, value: object, message: str) -> None:

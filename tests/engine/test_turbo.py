@@ -153,3 +153,15 @@ def test_recall_on_the_demo_pictures() -> None:
             total += len(expected)
     assert total > 20
     assert matched >= 0.85 * total
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_grid_without_points_proposes_nothing() -> None:
+    options = ProposalSettings(point_grids=((),), search="turbo")
+    assert not len(generate_proposals(FakeSam(0).sessions, np.zeros((20, 30, 3), np.uint8), options, SIDE_PX))
+
+
+def test_points_on_the_far_edge() -> None:
+    grid = tuple((x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0))
+    options = ProposalSettings(point_grids=(grid,), search="turbo", pred_iou_thresh=0, stability_score_thresh=0)
+    assert len(generate_proposals(FakeSam(1).sessions, np.zeros((147, 281, 3), np.uint8), options, SIDE_PX))

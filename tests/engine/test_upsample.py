@@ -51,3 +51,26 @@ def test_no_mask_at_all() -> None:
     stability, boxes = upsampler.measure(np.zeros((0, 16, 16), np.float32), 1.0)
     assert (stability.shape, boxes.shape) == ((0,), (0, 4))
     assert list(upsampler.masks(np.zeros((0, 16, 16), np.float32))) == []
+
+
+def test_tiles_of_a_mask_may_come_in_pieces(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = (8 * rng.normal(size=(5, 16, 16))).astype(np.float32)
+    upsampler = Upsampler((130, 300), (16, 16), SQUARE)
+    whole = np.stack(list(upsampler.masks(logits)))
+    stability, boxes = upsampler.measure(logits, 1.0)
+    monkeypatch.setattr("risengine.upsample._EVALUATED_PIXELS", 5 * 48**2)
+    np.testing.assert_array_equal(np.stack(list(upsampler.masks(logits))), whole)
+    for actual, expected in zip(upsampler.measure(logits, 1.0), (stability, boxes), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("low", [16, 80, 112])
+def test_the_nearest_logit_lies_inside_the_image(low: int) -> None:
+    """Also where a side's share of the logits is no binary fraction."""
+    for side in range(1, 400):
+        rows, columns = Upsampler((side, 1 + side // 3), (low, low), 4 * low).nearest(
+            np.array([[0, 0], [1 + side // 3, side]], np.float32)
+        )
+        assert rows.tolist() == [0, low - 1]
+        assert columns[0] == 0
+        assert columns[1] <= (1 + side // 3) * low / side
