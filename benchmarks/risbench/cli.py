@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from risengine.output import check_writable
+
+    for path in (options.json, options.markdown):  # before the work
+        if path is not None:
+            check_writable(path)
     try:
         options.run(options)
     except ModuleNotFoundError as error:
@@ -67,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     accuracy.add_argument("bundle", help="name of an embedded bundle, or a bundle directory")
     _add_data_options(accuracy)
-    accuracy.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
+    _add_outputs(accuracy)
     accuracy.set_defaults(run=_run_accuracy)
     agreement = commands.add_parser(
         "agreement",
@@ -79,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     agreement.add_argument("a", metavar="A", help="the exact bundle: embedded name or directory")
     agreement.add_argument("b", metavar="B", help="the bundle in question; the same for another search or setting")
     _add_data_options(agreement)
-    agreement.add_argument("--threads", type=int, default=0, metavar="N", help="of either (default: automatic)")
+    _add_outputs(agreement)
+    _add_threads(agreement)
     group = agreement.add_argument_group("of B, in place of the bundle's settings")
     add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
     agreement.set_defaults(run=_run_agreement)
@@ -93,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("--preset", choices=PRESETS, default="reference", help="default: %(default)s")
     features.add_argument("--proposals", type=int, default=64, metavar="N", help="masks (default: %(default)s)")
     features.add_argument("--rounds", type=int, default=10, metavar="N", help="fewest runs (default: %(default)s)")
-    _add_latency_options(features)
+    _add_threads(features)
+    _add_outputs(features)
     features.set_defaults(run=_run_features)
     proposals = commands.add_parser(
         "proposals",
@@ -119,13 +126,17 @@ def _parser() -> argparse.ArgumentParser:
         choices=("same", "large"),
         help="peak memory too: of the same runs, or on a 4000 x 3000 image with 64 x 64 points",
     )
-    _add_latency_options(proposals)
+    _add_threads(proposals)
+    _add_outputs(proposals)
     proposals.set_defaults(run=_run_proposals)
     return parser
 
 
-def _add_latency_options(parser: argparse.ArgumentParser) -> None:
+def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of either side (default: all)")
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
     parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
 
@@ -142,7 +153,6 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         help="an object's polygons as a mask: their union, or pixels covered once as in the authors' code",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of every split")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
 
 
 def _run_accuracy(options: argparse.Namespace) -> None:
@@ -151,10 +161,7 @@ def _run_accuracy(options: argparse.Namespace) -> None:
     from risbench.accuracy import measure_accuracy
     from risbench.tables import format_accuracy, markdown_accuracy
     from risengine import load
-    from risengine.output import check_writable
 
-    if options.markdown is not None:
-        check_writable(options.markdown)
     config = _evaluation(options)
     with logging_redirect_tqdm(), load(options.bundle) as engine:  # warnings do not break the progress bar
         report = measure_accuracy(engine, config)
@@ -183,7 +190,6 @@ def _run_features(options: argparse.Namespace) -> None:
     from risbench.latency_tables import format_features, markdown_features
     from risbench.timing import TimingConfig
 
-    _check_outputs(options)
     config = FeaturesConfig(
         clip=options.clip,
         preset=options.preset,
@@ -202,7 +208,6 @@ def _run_proposals(options: argparse.Namespace) -> None:
     from risbench.proposal_report import ProposalsConfig
     from risbench.proposals import measure_proposals
 
-    _check_outputs(options)
     chosen = {"keep": options.keep, "stock_batches": options.stock_batch}
     config = ProposalsConfig(
         sam=options.sam,
@@ -220,22 +225,9 @@ def _run_proposals(options: argparse.Namespace) -> None:
     print(format_proposals(report))
 
 
-def _check_outputs(options: argparse.Namespace) -> None:
-    """Refuses an output that cannot be written, before the work."""
-    from risengine.output import check_writable
-
-    for path in (options.json, options.markdown):
-        if path is not None:
-            check_writable(path)
-
-
 def _evaluation(options: argparse.Namespace) -> AccuracyConfig:
-    """Returns what is evaluated, and refuses an output that cannot be written, before the work."""
     from risbench.accuracy import AccuracyConfig
-    from risengine.output import check_writable
 
-    if options.json is not None:
-        check_writable(options.json)
     if options.refer is None and options.dataset != "tabletop":
         raise InputError(f"{options.dataset} does not come with risbench. Pass REFER's data folder as --refer ROOT.")
     return AccuracyConfig(

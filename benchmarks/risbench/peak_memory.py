@@ -20,7 +20,7 @@ from risbench.engine_side import StageRun
 from risengine.errors import BackendError
 from risengine.manifest import ProposalSettings
 
-__all__ = ["MemoryJob", "PeakMemory", "measure_memory"]
+__all__ = ["MemoryJob", "PeakMemory", "check_measurable", "measure_memory"]
 
 _logger = logging.getLogger(__name__)
 
@@ -89,16 +89,21 @@ class PeakMemory:
     limit_mib: float | None = None
 
 
-def measure_memory(job: MemoryJob) -> PeakMemory:
-    """Runs a job once in a new process.
-
-    The run is limited to nine tenths of the memory that is free when its models have been loaded.
+def check_measurable() -> None:
+    """Refuses a system on which memory cannot be measured.
 
     Raises:
         BackendError: The system does not say how much memory a process takes.
     """
     if not Path("/proc/self/clear_refs").exists():
         raise BackendError("peak memory is read from Linux's /proc, which is missing here. Measure it on Linux.")
+
+
+def measure_memory(job: MemoryJob) -> PeakMemory:
+    """Runs a job once in a new process, where :func:`check_measurable` passes.
+
+    The run is limited to nine tenths of the memory that is free when its models have been loaded.
+    """
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(_measure, job).result()

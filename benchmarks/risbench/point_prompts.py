@@ -41,7 +41,7 @@ def best_of_three(
     """Prompts SAM with one point an object.
 
     Args:
-        sessions: ``image_encoder``, ``point_decoder`` and ``mask_decoder`` are used.
+        sessions: SAM's four are used.
         image: (H, W, 3) uint8 RGB.
         points: (G, 2) float32 xy in pixels.
         truth: (G, H, W) bool, the objects prompted for.

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from risbench.engine_side import EngineSource
 from risbench.environment import read_environment
 from risbench.gemm import gemm_calls
-from risbench.peak_memory import MemoryJob, measure_memory
+from risbench.peak_memory import MemoryJob, check_measurable, measure_memory
 from risbench.proposal_cases import Bench, engine_modes, measure_case, shown
 from risbench.proposal_report import DEFAULT_BATCH, CaseResult, ProposalsConfig, ProposalsReport
 from risbench.random_sam import choose_thresholds
@@ -54,6 +54,8 @@ def measure_proposals(config: ProposalsConfig) -> ProposalsReport:
         BundleError: The bundle is missing, damaged or of another format version.
         BackendError: A graph cannot be exported or run, or memory cannot be measured here.
     """
+    if config.memory:
+        check_measurable()
     environment = read_environment()
     threads = config.threads or environment.logical_cores
     bundle = None if config.bundle is None else open_bundle(config.bundle)

@@ -19,7 +19,6 @@ from risengine.types import Proposals
 __all__ = ["Candidates", "points_to_ask"]
 
 _HELD_BYTES = 1 << 27  # logits held at once: those of 512 candidates at SAM's own sizes
-_PROMPTS_DECODED = 2  # prompts whose masks are decoded in one call: what more hold falls out of a CPU's cache
 _MASKS_DRAWN = 16  # masks whose logits are upsampled in one go, so that few are copied at a time
 _CROP_EDGE_PX = 20.0  # a mask that ends this close to a crop's edge is taken to be cut off by it
 
@@ -96,11 +95,9 @@ class Candidates:
         scores = decoded.scores
         # Like segment-anything, a threshold of 0 keeps everything.
         prompt, slot = np.nonzero((scores > settings.pred_iou_thresh) | (settings.pred_iou_thresh <= 0))
-        if not len(prompt):
-            return np.zeros((0, *self._sam.logits_size), np.float32)
-        ends = np.flatnonzero(np.diff(prompt // _PROMPTS_DECODED)) + 1
-        parts = zip(np.split(prompt, ends), np.split(slot, ends), strict=True)
-        logits = np.concatenate([self._sam.logits(decoded, *part) for part in parts])
+        logits = self._sam.logits(decoded, prompt, slot)
+        if not len(logits):
+            return logits
         stability, boxes = self._sam.upsampler.measure(logits, settings.stability_score_offset)
         good = (stability >= np.float32(settings.stability_score_thresh)) | (settings.stability_score_thresh <= 0)
         good &= boxes.any(axis=1)  # stock code drops empty masks too, unless the threshold is 0

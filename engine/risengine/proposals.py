@@ -2,7 +2,8 @@
 
 Semantics and setting names are those of ``SamAutomaticMaskGenerator`` (Kirillov et al., ICCV 2023): a regular grid of
 single-point prompts on the image and on crops of it, three masks a point, kept by predicted IoU and by stability, then
-greedy box NMS. The masks are the same, but each is drawn at the image's size only once it has survived all that.
+greedy box NMS. In exact mode the masks are the same, but each is drawn at the image's size only once it has survived
+all that; turbo mode asks fewer points.
 """
 
 from __future__ import annotations

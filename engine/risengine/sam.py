@@ -20,6 +20,8 @@ PROMPTS_PER_CALL = 8
 """Most prompts decoded in one call. More hold more memory, as each carries the image's features through the decoder,
 4 MB at SAM's own sizes, and gain little."""
 
+_PROMPTS_DRAWN = 2  # prompts whose masks one call computes: what more hold falls out of a CPU's cache
+
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
@@ -105,16 +107,24 @@ class SamImage:
             yield self.decode(prompts[start : start + step])
 
     def logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Computes some masks' logits on the padded square, in one call.
+        """Computes some masks' logits on the padded square.
 
         Args:
             decoded: Answer for P prompts.
-            prompts: (M,) int64 in [0, P), M >= 1: the prompt of each mask.
+            prompts: (M,) int64 in [0, P), rising: the prompt of each mask.
             slots: (M,) int64 in [0, 3): which of the prompt's masks.
 
         Returns:
             (M, 4h, 4w) float32; :attr:`upsampler` turns them into masks.
         """
+        if not len(prompts):
+            return np.zeros((0, *self.logits_size), np.float32)
+        ends = np.flatnonzero(np.diff(prompts // _PROMPTS_DRAWN)) + 1
+        parts = zip(np.split(prompts, ends), np.split(slots, ends), strict=True)
+        return np.concatenate([self._logits(decoded, *part) for part in parts])
+
+    def _logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Computes masks' logits in one call."""
         rows, prompt_index = np.unique(prompts, return_inverse=True)
         return self.sessions["mask_decoder"].run(
             {

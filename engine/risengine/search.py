@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.sam import SamImage
+from risengine.sam import PROMPTS_PER_CALL, SamImage
 
 __all__ = ["PointSearch", "point_features", "points_asked"]
 
@@ -22,9 +22,6 @@ _SHARE = 3 / 16
 """Share of the points that is asked. On the tabletop validation scenes a point in seven gives a mask that passes; the
 rest is for finding those. An eighth of the points found 91 % of exact mode's masks there, this share 97 %. It was
 raised from 45 to 48 points in 256 after a look at the held-out scenes."""
-
-_ROUND = 8
-"""Points a round, as many as one call decodes: larger rounds learn less often, smaller ones decode more slowly."""
 
 _SHARPNESS = 0.1
 """Drop of the features' cosine that divides an answer's weight by e. From 0.02 to 0.2 the choice hardly changes."""
@@ -52,8 +49,11 @@ class PointSearch:
         self._scores = np.zeros(len(features), np.float32)  # sums of what the weights belong to
 
     def next_round(self) -> NDArray[np.int64]:
-        """Returns the points to ask next, (R,) int64; none when enough was asked."""
-        count = min(_ROUND, self._left)
+        """Returns the points to ask next, (R,) int64; none when enough was asked.
+
+        A round is one call's prompts: larger ones learn less often, smaller ones decode more slowly.
+        """
+        count = min(PROMPTS_PER_CALL, self._left)
         if not count:
             return np.zeros(0, np.int64)
         if not self._asked.any():
@@ -91,7 +91,7 @@ class PointSearch:
 
 def points_asked(count: int) -> int:
     """Returns how many of so many points are asked: :data:`_SHARE`, but at least a round."""
-    return min(count, max(_ROUND, math.ceil(_SHARE * count)))
+    return min(count, max(PROMPTS_PER_CALL, math.ceil(_SHARE * count)))
 
 
 def point_features(sam: SamImage, points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -108,12 +108,14 @@ def measure_sam(sessions: Mapping[Role, Session], reference: SamReference, toler
         figure = relative_error(projections[name], expected)
         rows.append(_judge("image_projector", name, "relative_error", figure, bound))
 
+    exact = sessions["image_projector"].run({"image_embedding": reference.decodings[0].embedding})
+    runs = [(exact, decoding) for decoding in reference.decodings]
+    runs += [(projections, decoding) for decoding in reference.block_decodings]
     ious, logits = [], []
-    decodings = (*reference.decodings, *reference.block_decodings)
-    for decoding in decodings:
+    for projected, decoding in runs:
         decoded = sessions["point_decoder"].run(
             {
-                **sessions["image_projector"].run({"image_embedding": decoding.embedding}),
+                **projected,
                 "image_size": np.array(reference.image.shape[:2], np.int64),
                 "points": decoding.points,
                 "labels": decoding.labels,
@@ -127,9 +129,9 @@ def measure_sam(sessions: Mapping[Role, Session], reference: SamReference, toler
         }
         ious.append(decoded["iou_predictions"])
         logits.append(sessions["mask_decoder"].run(feeds)["logits"])
-    figure = relative_error(np.concatenate(ious), np.concatenate([decoding.iou_predictions for decoding in decodings]))
+    figure = relative_error(np.concatenate(ious), np.concatenate([decoding.iou_predictions for _, decoding in runs]))
     rows.append(_judge("point_decoder", "iou_predictions", "relative_error", figure, bound))
-    actual, expected = np.concatenate(logits), np.concatenate([decoding.logits for decoding in decodings])
+    actual, expected = np.concatenate(logits), np.concatenate([decoding.logits for _, decoding in runs])
     rows.append(_judge("mask_decoder", "logits", "relative_error", relative_error(actual, expected), bound))
     overlap = lowest_mask_iou(actual > 0, expected > 0)
     rows.append(_judge("mask_decoder", "logits", "mask_iou", overlap, tolerances.mask_iou))

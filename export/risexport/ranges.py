@@ -24,6 +24,8 @@ _PROBES: tuple[tuple[str, dict[str, int], DataType], ...] = (
     ("Size", {}, DataType.INT64),
 )
 
+_REMEDY = "Build with --precision fp32, or report this model."
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -67,7 +69,9 @@ class RangeSession:
         try:
             self._session: Any = onnxruntime.InferenceSession(self._probe, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exception classes share no public base
-            raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot load {self._probe}: {error}") from error
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {self._probe}: {error}. {_REMEDY}"
+            ) from error
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -94,7 +98,7 @@ class RangeSession:
         try:
             values = self._session.run(None, dict(feeds))
         except Exception as error:  # as above
-            raise BackendError(f"{self._spec.file} failed: {error}") from error
+            raise BackendError(f"{self._spec.file} failed: {error}. {_REMEDY}") from error
         for name, feed in feeds.items():
             if feed.dtype == np.float32 and feed.size:
                 self._note(name, np.abs(feed).max(), feed.size)

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from risengine.manifest import ProposalSettings
+from risengine.types import Proposals
 
 SIDE_PX = 64
 
@@ -72,3 +73,15 @@ any_settings = st.builds(
     crop_n_points_downscale_factor=st.integers(1, 2),
     min_mask_region_area=st.sampled_from([0, 0, 1, 5, 100, 10**7]),
 )
+
+
+def assert_consistent(found: Proposals, options: ProposalSettings) -> None:
+    """Boxes are those of the masks, masks pass the thresholds and come by falling predicted IoU."""
+    for box, mask in zip(found.boxes.astype(int), found.masks, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert (np.diff(found.scores) <= 0).all()
+    if options.pred_iou_thresh > 0:
+        assert (found.scores > np.float32(options.pred_iou_thresh)).all()
+    if options.stability_score_thresh > 0:
+        assert (found.stability_scores >= np.float32(options.stability_score_thresh)).all()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_sam import SIDE_PX, FakeSam, any_settings, sizes
+from fake_sam import SIDE_PX, FakeSam, any_settings, assert_consistent, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
@@ -72,16 +72,8 @@ def test_any_settings_and_image_give_consistent_proposals(
     told: list[tuple[int, int]] = []
     found = generate_proposals(FakeSam(seed).sessions, image, options, SIDE_PX, lambda *step: told.append(step))
     assert told[-1][0] == told[-1][1] == sum(len(crop.grid) for crop in generator_crops(options, size))
-    masks = found.masks
-    assert masks.shape == (len(found), *size)
-    for box, mask in zip(found.boxes.astype(int), masks, strict=True):
-        rows, columns = np.nonzero(mask)
-        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert (np.diff(found.scores) <= 0).all()
-    if options.pred_iou_thresh > 0:
-        assert (found.scores > np.float32(options.pred_iou_thresh)).all()
-    if options.stability_score_thresh > 0:
-        assert (found.stability_scores >= np.float32(options.stability_score_thresh)).all()
+    assert found.size == size
+    assert_consistent(found, options)
 
 
 @pytest.mark.parametrize(("points_per_batch", "step"), [(3, 3), (1000, PROMPTS_PER_CALL)])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_sam import SIDE_PX, FakeSam, any_settings, sizes
+from fake_sam import SIDE_PX, FakeSam, any_settings, assert_consistent, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,14 +35,7 @@ def test_any_settings_and_image_give_consistent_proposals(
     total = sum(points_to_ask(options, len(crop.grid)) for crop in generator_crops(options, size))
     assert told[-1] == (total, total)
     assert all(before < after for (before, _), (after, _) in pairwise(told))
-    for box, mask in zip(found.boxes.astype(int), found.masks, strict=True):
-        rows, columns = np.nonzero(mask)
-        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert (np.diff(found.scores) <= 0).all()
-    if options.pred_iou_thresh > 0:
-        assert (found.scores > np.float32(options.pred_iou_thresh)).all()
-    if options.stability_score_thresh > 0:
-        assert (found.stability_scores >= np.float32(options.stability_score_thresh)).all()
+    assert_consistent(found, options)
 
 
 @settings(max_examples=40, deadline=None)
