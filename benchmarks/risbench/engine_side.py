@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
 from risengine.manifest import GraphSpec, ProposalSettings, Role, TensorSpec
+from risengine.onnx_session import OnnxSession
 from risengine.proposals import Progress, generate_proposals
 from risengine.sam import SamImage
-from risengine.session import OnnxSession, Session
+from risengine.session import Session
 from risengine.types import Proposals
 
 __all__ = ["DECODER_ROLES", "Calls", "EngineRun", "EngineSide", "EngineSource", "StageRun", "timed_calls"]

@@ -30,7 +30,7 @@ from risengine.config import RuntimeConfig
 from risengine.errors import InputError
 from risengine.manifest import GraphSpec, Method
 from risengine.measures import relative_error
-from risengine.session import OnnxSession
+from risengine.onnx_session import OnnxSession
 from risexport.clip_checkpoints import load_clip
 from risexport.graphs import clip_graphs
 from risexport.onnx_export import ExportRequest, export_graph

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from risengine.config import RuntimeConfig
-from risengine.session import OnnxSession
+from risengine.onnx_session import OnnxSession
 from risexport.onnx_export import ExportRequest, export_graph
 
 __all__ = ["GEMM_GFLOP", "SIDE", "gemm_calls"]

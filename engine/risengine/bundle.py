@@ -37,24 +37,12 @@ class Bundle:
         """Path of the test vectors."""
         return self.path / self.manifest.vectors.file
 
-    def check_target(self, device: str) -> None:
-        """Checks that the bundle is built for a device.
-
-        Raises:
-            BundleError: It is built for another.
-        """
-        target = self.manifest.target
-        if target != device:
-            raise BundleError(
-                f"bundle {self.path} is built for target {target!r}; this engine runs on {device!r}. "
-                f"Rebuild it with --target {device}."
-            )
-
     @property
     def files(self) -> tuple[FileSpec, ...]:
         """Every file the manifest lists."""
         graphs = self.manifest.graphs.values()
         external = [file for graph in graphs for file in graph.external]
+        external += [graph.engine.layers for graph in graphs if graph.engine is not None]
         return (*graphs, *external, self.manifest.text.tokenizer, self.manifest.vectors)
 
 

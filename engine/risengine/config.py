@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
-from risengine.errors import BackendError, InputError
+from risengine.errors import InputError
+from risengine.manifest import Target
 
 __all__ = ["RuntimeConfig"]
 
@@ -14,19 +16,22 @@ class RuntimeConfig:
     """Where and how an engine runs.
 
     Attributes:
-        device: Execution device. This version runs on ``"cpu"``; any other name is refused, never replaced.
-        threads: Threads of one inference call; 0 leaves the choice to ONNX Runtime (all physical cores).
+        device: What executes the graphs; None is what the bundle was built for. A bundle of ONNX graphs runs on
+            ``"cpu"``, ``"cuda"`` and ``"openvino"``, native engines on their own target alone. A device that this
+            machine lacks is refused when a bundle is loaded, never replaced.
+        threads: Threads of one inference call on a CPU; 0 leaves the choice to the library (all physical cores).
+        fallback: Run ONNX graphs on ``"cpu"`` where ``device`` is missing, with a warning; ``Engine.providers`` tells.
 
     Raises:
-        BackendError: The device is not available in this version.
-        InputError: ``threads`` is negative.
+        InputError: ``device`` is no device, or ``threads`` is negative.
     """
 
-    device: str = "cpu"
+    device: Target | None = None
     threads: int = 0
+    fallback: bool = False
 
     def __post_init__(self) -> None:
-        if self.device != "cpu":
-            raise BackendError(f"device {self.device!r} is not available; expected 'cpu'. Use RuntimeConfig('cpu').")
+        if self.device is not None and self.device not in get_args(Target):
+            raise InputError(f"device {self.device!r} is unknown; expected one of: {', '.join(get_args(Target))}.")
         if not isinstance(self.threads, int) or self.threads < 0:
             raise InputError(f"threads = {self.threads!r}; expected 0 (automatic) or a positive whole number.")

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from risengine.bundle import Bundle, open_bundle
 from risengine.caller_masks import MasksLike, read_masks
 from risengine.config import RuntimeConfig
+from risengine.devices import choose_device, open_session
 from risengine.errors import InputError
 from risengine.images import ImageLike, load_image
 from risengine.manifest import Manifest, Role
@@ -24,7 +25,7 @@ from risengine.prompts import read_prompts
 from risengine.proposals import Progress, generate_proposals, prompted_proposals
 from risengine.sam import SamImage
 from risengine.score import similarity
-from risengine.session import OnnxSession, Session
+from risengine.session import Session
 from risengine.text import TextEncoder, parse_expression
 from risengine.types import EncodedImage, Proposals, Segmentation
 
@@ -46,13 +47,13 @@ def load(
 
     Args:
         bundle: Name of an embedded bundle, or path of a bundle directory.
-        config: Device and threads; the CPU with automatic threads when left out.
+        config: Device and threads; what the bundle was built for, and automatic, when left out.
         overrides: ``global_weight`` (v), ``sentence_weight`` (r) and the fields of
             :class:`~risengine.manifest.ProposalSettings`. Everything else is fixed when the bundle is built.
 
     Raises:
         BundleError: The bundle is missing, damaged, of another format version, or built for another device.
-        BackendError: ONNX Runtime or spaCy's English model is missing, or a graph cannot be loaded.
+        BackendError: The device, its library or spaCy's English model is missing, or a graph cannot be loaded.
         InputError: An override is unknown, fixed when the bundle is built, or outside its range.
     """
     return Engine(open_bundle(bundle), config or RuntimeConfig(), overrides)
@@ -72,12 +73,12 @@ class Engine:
 
     def __init__(self, bundle: Bundle, config: RuntimeConfig, overrides: Mapping[str, object] | None = None) -> None:
         """Loads every graph of an opened bundle; see :func:`load`."""
-        bundle.check_target(config.device)
+        device = choose_device(bundle, config)
         self.method, self.proposal_settings = apply_overrides(bundle.manifest, overrides or {})
         load_language_model()
         self._bundle = bundle
         self.sessions: dict[Role, Session] = {
-            role: OnnxSession(bundle.graph_path(role), bundle.manifest.graphs[role], config) for role in get_args(Role)
+            role: open_session(bundle, role, device, config) for role in get_args(Role)
         }
         self._text = TextEncoder(
             self.sessions["text_encoder"], bundle.tokenizer_path, bundle.manifest.text.context_length

@@ -7,7 +7,7 @@ names the place. The presets of the method are values of :class:`Method`, never 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_NAME",
     "Compiler",
+    "EngineSpec",
     "FileSpec",
     "GraphSpec",
     "Manifest",
@@ -26,7 +27,9 @@ __all__ = [
     "Parity",
     "ProposalSettings",
     "Role",
+    "ShapeProfile",
     "Source",
+    "Target",
     "TensorSpec",
     "TextSpec",
 ]
@@ -38,6 +41,7 @@ MANIFEST_NAME = "manifest.json"
 
 Role = Literal["image_encoder", "image_projector", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder"]
 Measure = Literal["relative_error", "cosine", "mask_iou", "selection_agreement"]
+Target = Literal["cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,46 @@ class FileSpec:
 
 
 @dataclass(frozen=True)
+class ShapeProfile:
+    """The shapes that an engine takes for one input: from ``least`` to ``largest``, fastest at ``best``."""
+
+    least: tuple[int, ...]
+    best: tuple[int, ...]
+    largest: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Where a native engine can run, and what it was compiled from.
+
+    Attributes:
+        library: Python module of the compiler, ``tensorrt`` or ``tensorrt_rtx``.
+        version: The compiler's version; an engine runs under that version alone.
+        compute_capabilities: GPUs it was compiled for, such as ``8.6``.
+        profiles: Shapes by input, of the inputs whose shape is dynamic.
+        onnx_sha256: Hash of the graph that was compiled.
+        layers: The compiler's description of the engine's layers, JSON.
+        any_newer_version: Whether later versions of the same major version run it too.
+        any_newer_gpu: Whether GPUs of higher compute capability run it too.
+    """
+
+    library: Literal["tensorrt", "tensorrt_rtx"]
+    version: str
+    compute_capabilities: tuple[str, ...]
+    profiles: dict[str, ShapeProfile]
+    onnx_sha256: str
+    layers: FileSpec
+    any_newer_version: bool = False
+    any_newer_gpu: bool = False
+
+
+@dataclass(frozen=True)
 class GraphSpec(FileSpec):
     """A graph file, its signature, and what a person asks about it.
 
     ``flops`` holds multiply-adds counted twice for one call at the shapes in ``flops_at``. ``fp32_nodes`` lists the
     nodes kept in single precision in a reduced-precision graph, each as ``reason: operator name``. ``external`` lists
-    weight files beside the graph.
+    weight files beside the graph. ``engine`` is set where the file is no ONNX graph but an engine compiled from one.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -73,6 +111,7 @@ class GraphSpec(FileSpec):
     flops_at: str = ""
     fp32_nodes: tuple[str, ...] = ()
     external: tuple[FileSpec, ...] = ()
+    engine: EngineSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -241,11 +280,9 @@ class Parity:
 
 @dataclass(frozen=True)
 class Compiler:
-    """What built the graphs: tool names and versions, and for native engines the device facts."""
+    """What built the graphs: tool names and versions."""
 
     versions: dict[str, str]
-    compute_capability: str = ""
-    profiles: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -260,7 +297,7 @@ class Manifest:
     name: str
     license: str
     precision: Literal["fp32", "fp16"]
-    target: Literal["cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"]
+    target: Target
     sources: tuple[Source, ...]
     graphs: dict[Role, GraphSpec]
     text: TextSpec

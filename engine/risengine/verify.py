@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
+from risengine.devices import choose_device, open_session
 from risengine.errors import BundleError
 from risengine.manifest import MANIFEST_NAME, Manifest, Measure, Parity, Role
 from risengine.measures import lowest_cosine, lowest_mask_iou, relative_error
-from risengine.session import OnnxSession, Session
+from risengine.session import Session
 from risengine.vectors import Sample, Vectors, expand_blocks, read_vectors
 
 __all__ = ["Verification", "verify_bundle"]
@@ -64,9 +65,9 @@ def verify_bundle(
     Raises:
         BundleError: The bundle is for another device, its vectors cannot be read or do not fit its graphs, or its
             manifest states no tolerance for a tensor.
-        BackendError: A graph cannot be loaded or run.
+        BackendError: The device is missing, or a graph cannot be loaded or run.
     """
-    bundle.check_target(config.device)
+    device = choose_device(bundle, config)
     vectors = read_vectors(bundle.vectors_path)
     figures = _Figures(bundle.manifest)
     providers: list[str] = []
@@ -74,7 +75,7 @@ def verify_bundle(
     @contextmanager
     def loaded(role: Role) -> Iterator[Session]:
         progress(role)
-        session = OnnxSession(bundle.graph_path(role), bundle.manifest.graphs[role], config)
+        session = open_session(bundle, role, device, config)
         try:
             providers.extend(session.providers)
             yield session

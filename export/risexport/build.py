@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import onnxruntime
 from torch import nn
@@ -19,6 +20,7 @@ from torch import nn
 import risengine
 from risengine.bundle import file_sha256, open_bundle
 from risengine.config import RuntimeConfig
+from risengine.devices import find_device, usable_devices
 from risengine.errors import InputError
 from risengine.manifest import (
     FORMAT_VERSION,
@@ -31,12 +33,14 @@ from risengine.manifest import (
     Parity,
     Role,
     Source,
+    Target,
     TextSpec,
 )
 from risengine.vectors import VECTORS_NAME, write_vectors
 from risengine.verify import verify_bundle
 from risexport.clip_checkpoints import load_clip
-from risexport.config import BuildConfig, Precision
+from risexport.config import BuildConfig, EngineOptions, NativeTarget, Precision
+from risexport.engines import EngineBuilder
 from risexport.graphs import GraphPlan, clip_graphs, sam_graphs
 from risexport.output_folder import check_out, publish, staging
 from risexport.parity import TOLERANCES, ParityError, measure_clip, measure_sam
@@ -48,6 +52,8 @@ from risexport.tokenizer import write_tokenizer
 from risexport.vectors import make_vectors
 
 __all__ = ["STAGES", "Progress", "build", "stages"]
+
+_logger = logging.getLogger(__name__)
 
 TOKENIZER_NAME = "tokenizer.json"
 
@@ -66,18 +72,29 @@ STAGES = (
     "compare SAM with PyTorch",
     "verify the bundle",
 )
-"""The stages of a build in single precision."""
+"""The stages of a build in single precision, of graphs that are not compiled further."""
+
+_ROLES: dict[str, tuple[Role, ...]] = {
+    "CLIP": ("proposal_encoder", "text_encoder"),
+    "SAM": ("image_encoder", "image_projector", "point_decoder", "mask_decoder"),
+}
 
 
-def stages(precision: Precision) -> tuple[str, ...]:
+def stages(precision: Precision, target: Target) -> tuple[str, ...]:
     """Returns the stages of a build in order, as ``progress`` is told of them."""
-    if precision == "fp32":
-        return STAGES
-    halving = {f"compare {model} with PyTorch": f"halve and compare {model}" for model in ("CLIP", "SAM")}
-    return tuple(halving.get(stage, stage) for stage in STAGES)
+    found = list(STAGES)
+    if target in get_args(NativeTarget):
+        for model, roles in _ROLES.items():
+            end = found.index(f"compare {model} with PyTorch") + 1
+            found[end:end] = [f"compile {role}" for role in roles]
+    if precision == "fp16":
+        halving = {f"compare {model} with PyTorch": f"halve and compare {model}" for model in _ROLES}
+        found = [halving.get(stage, stage) for stage in found]
+    return tuple(found)
 
 
 Progress = Callable[[str], None]
+"""Called with a stage, or with ``stage: detail`` while one goes on."""
 
 _PACKAGES = ("torch", "open_clip_torch", "segment-anything", "onnx", "onnx-ir", "onnxscript", "timm")
 _SPARE_BYTES = 64 << 20
@@ -120,18 +137,23 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
     Raises:
         InputError: A model, checkpoint or setting cannot be used, ``out`` exists without ``force`` or is no bundle
             alone, it cannot be written, or the disk is too small.
-        BackendError: A graph could not be exported or run.
+        BackendError: A graph could not be exported, run or compiled, or the compiler is missing.
         ParityError: A graph differs from the PyTorch reference by more than its tolerance, or the finished bundle does
             not pass its own verification.
     """
     out = Path(os.path.realpath(config.out))
     versions = _versions()
     check_out(out, config.force)
+    compiler = _engine_builder(config)
+    if compiler is not None:
+        versions[compiler.name] = compiler.version
     with staging(out) as folder:
         clip, clip_values, method, text = _build_clip(config, folder, progress)
         gc.collect()
+        clip = _compile(clip, compiler, folder, progress)
         sam, sam_values, side_px = _build_sam(config, folder, progress)
         gc.collect()
+        sam = _compile(sam, compiler, folder, progress)
         progress("verify the bundle")
         vectors_path = folder / VECTORS_NAME
         write_vectors(vectors_path, make_vectors(sam_values, clip_values))
@@ -154,7 +176,34 @@ def build(config: BuildConfig, progress: Progress = lambda stage: None) -> Path:
         (folder / MANIFEST_NAME).write_bytes(manifest.encode())
         _verify(folder)
         publish(folder, out, config.force)
+        if compiler is not None:
+            compiler.save_timing_cache()
     return config.out
+
+
+def _engine_builder(config: BuildConfig) -> EngineBuilder | None:
+    if config.target == "tensorrt" or config.target == "tensorrt-rtx":
+        return EngineBuilder(config.target, config.engine)
+    if config.engine != EngineOptions():
+        raise InputError(
+            f"target {config.target} has no engines, but options for them were given; expected a target of "
+            f"{', '.join(get_args(NativeTarget))}. Leave them out, or choose such a target."
+        )
+    return None
+
+
+def _compile(part: _Part, compiler: EngineBuilder | None, folder: Path, progress: Progress) -> _Part:
+    """Puts engines in the place of a model's graphs."""
+    if compiler is None:
+        return part
+    engines: dict[Role, GraphSpec] = {}
+    for role, spec in part.graphs.items():
+        progress(f"compile {role}")
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            for file in (spec, *spec.external):
+                (folder / file.file).rename(Path(name) / file.file)
+            engines[role] = compiler.compile(role, spec, Path(name), folder, progress)
+    return replace(part, graphs=engines)
 
 
 def _build_clip(config: BuildConfig, folder: Path, progress: Progress) -> tuple[_Part, ClipReference, Method, TextSpec]:
@@ -162,7 +211,7 @@ def _build_clip(config: BuildConfig, folder: Path, progress: Progress) -> tuple[
     clip, facts = load_clip(config.clip, config.clip_checkpoint)
     _check_disk(clip, config.precision, folder)
     method = method_for(config.preset, facts, config.method)
-    plans = clip_graphs(clip, method)
+    plans = clip_graphs(clip, method, "dense" if config.target in get_args(NativeTarget) else "packed")
     tokenizer_path = folder / TOKENIZER_NAME
     write_tokenizer(clip, tokenizer_path)
     progress("run CLIP in PyTorch")
@@ -230,8 +279,19 @@ def _file_spec(path: Path) -> FileSpec:
 
 
 def _verify(folder: Path) -> None:
-    """Does what ``risengine verify`` will do, so that no bundle is published that would fail it."""
-    failures = verify_bundle(open_bundle(folder), RuntimeConfig()).failures
+    """Does what ``risengine verify`` will do, so that no bundle is published that would fail it where it can run."""
+    bundle = open_bundle(folder)
+    if not usable_devices(bundle):
+        target = bundle.manifest.target
+        missing = find_device(target).missing or "its engines are for another GPU"
+        _logger.warning(
+            "not run: this machine has nothing for target %s (%s). Run `risengine verify` on the device before you "
+            "rely on the bundle.",
+            target,
+            missing,
+        )
+        return
+    failures = verify_bundle(bundle, RuntimeConfig(usable_devices(bundle)[0].target)).failures
     if failures:
         raise ParityError(failures[0])
 

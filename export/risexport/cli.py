@@ -14,8 +14,9 @@ from typing import Any, NoReturn, get_args
 from tqdm import tqdm
 
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
-from risengine.manifest import Method, ProposalSettings
-from risexport.config import BuildConfig, Precision, Target
+from risengine.errors import InputError
+from risengine.manifest import Method, ProposalSettings, Target
+from risexport.config import BuildConfig, EngineOptions, Precision
 from risexport.presets import PRESETS, MethodOptions
 
 __all__ = ["add_arguments", "run"]
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_field_options(method, Method, _names(MethodOptions), unset="the preset's")
     proposals = parser.add_argument_group("proposals", "of the bundle, named as in SamAutomaticMaskGenerator")
     add_field_options(proposals, ProposalSettings, PROPOSAL_OPTIONS)
+    _add_engine_options(parser.add_argument_group("engines", "of the targets tensorrt and tensorrt-rtx"))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,17 +61,60 @@ def run(options: argparse.Namespace) -> int:
     groups: dict[str, Any] = {
         "method": MethodOptions(**{name: values[name] for name in _names(MethodOptions)}),
         "proposals": ProposalSettings(**{name: values[name] for name in PROPOSAL_OPTIONS}),
+        "engine": _engine_options(options),
     }
     config = BuildConfig(**{name: values[name] for name in _names(BuildConfig) - groups.keys()}, **groups)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with _StageDisplay(len(stages(config.precision))) as display:
+        with _StageDisplay(len(stages(config.precision, config.target))) as display:
             out = build(config, display.begin)
     finally:
         signal.signal(signal.SIGTERM, previous)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 1e6:.1f} MB. Look into it with: risengine inspect {out}")
     return 0
+
+
+def _add_engine_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--compute-capability",
+        metavar="CC[,CC...]",
+        default="",
+        help="GPUs, such as 8.6,8.9 (default: all that tensorrt-rtx knows; the GPU at hand)",
+    )
+    group.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        metavar="NAME=LEAST:BEST:LARGEST",
+        help="sizes of a dynamic dimension: H, W of images, N masks, P prompts, T texts ... Repeat for several",
+    )
+    group.add_argument("--workspace-mib", type=int, metavar="MIB", help="most memory of a kernel beside its tensors")
+    group.add_argument("--timing-cache", type=Path, metavar="FILE", help="measured times, read and written")
+    group.add_argument("--optimization-level", type=int, metavar="0-5", help="the compiler's effort")
+    group.add_argument("--version-compatible", action="store_true", help="for later versions of the library too")
+    group.add_argument("--hardware-compatible", action="store_true", help="for all GPUs from Ampere on")
+
+
+def _engine_options(options: argparse.Namespace) -> EngineOptions:
+    return EngineOptions(
+        compute_capabilities=tuple(part.strip() for part in options.compute_capability.split(",") if part.strip()),
+        profile=dict(map(_profile, options.profile)),
+        workspace_mib=options.workspace_mib,
+        timing_cache=options.timing_cache,
+        optimization_level=options.optimization_level,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+    )
+
+
+def _profile(text: str) -> tuple[str, tuple[int, int, int]]:
+    name, _, sizes = text.partition("=")
+    numbers = sizes.split(":")
+    if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
+        raise InputError(f"--profile {text}; expected NAME=LEAST:BEST:LARGEST, such as N=1:16:64.")
+    least, best, largest = map(int, numbers)
+    return name, (least, best, largest)
 
 
 def _names(settings: type) -> set[str]:
@@ -92,9 +137,11 @@ class _StageDisplay:
         self._bar.close()
 
     def begin(self, stage: str) -> None:
-        """Ends the stage under way and shows the next one."""
-        self._finish_stage()
-        self._stage, self._began = stage, time.perf_counter()
+        """Ends the stage under way and shows the next one, or what the one under way is at."""
+        name, _, detail = stage.partition(": ")
+        if name != self._stage or not detail:
+            self._finish_stage()
+            self._stage, self._began = name, time.perf_counter()
         self._bar.set_description_str(stage)
 
     def _finish_stage(self) -> None:

@@ -11,9 +11,13 @@ from torch import Tensor
 from risengine.manifest import Method
 from risexport.resample import ResizeKind, resize, resize_weights
 
-__all__ = ["BoxRule", "mask_spans", "square_views", "token_weights"]
+__all__ = ["BoxRule", "Layout", "mask_spans", "square_views", "token_weights"]
 
 BoxRule: TypeAlias = Literal["tight", "centroid"]
+
+Layout: TypeAlias = Literal["packed", "dense"]
+"""``packed`` leaves out what the masks make superfluous, so that sizes inside the graph follow from their values;
+``dense`` computes it, for TensorRT, whose engines have no fast way, or none, for such sizes."""
 
 _WINDOWS = (4, 2, 1)
 """Fractions of the image's sides, smallest window first."""
@@ -49,16 +53,18 @@ def mask_spans(occupied: Tensor, rule: BoxRule) -> tuple[Tensor, Tensor]:
     return start, (end - start).clamp(min=1)
 
 
-def square_views(image: Tensor, masks: Tensor, method: Method) -> Tensor:
+def square_views(image: Tensor, masks: Tensor, method: Method, layout: Layout) -> Tensor:
     """Builds the normalised encoder inputs: the whole image, squashed, then every mask's filled and squashed crop.
 
     A product with a resize matrix costs the same for a small box as for a large one, and most masks are small. Those
-    whose box fits into a quarter or half of the image's sides are therefore taken from windows of that size.
+    whose box fits into a quarter or half of the image's sides are therefore taken from windows of that size, in the
+    packed layout.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         masks: (N, H, W) bool.
         method: Image size, normalisation, fill, filter and box rule.
+        layout: Whether windows are used.
 
     Returns:
         (1 + N, 3, S, S) float32; item 0 is the image.
@@ -71,6 +77,8 @@ def square_views(image: Tensor, masks: Tensor, method: Method) -> Tensor:
     origin = torch.zeros_like(top[:1])
     whole = _Boxes(origin, origin + height, origin, origin + width)
     views = [_resized(planes, torch.ones(1, 1, 1, device=image.device), whole, method)]
+    if layout == "dense":
+        return torch.cat([*views, _resized(planes, masks.float(), _Boxes(top, rows, left, columns), method)])
     waiting = torch.ones_like(top, dtype=torch.bool)
     order, placed = torch.zeros_like(top), torch.ones_like(origin)
     for fraction in _WINDOWS:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec, Method, Role
 from risexport.clip_text import ClipTextEncoder
+from risexport.crops import Layout
 from risexport.onnx_export import ExportRequest, export_graph
 from risexport.resnet import ResnetProposalEncoder
 from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder
@@ -98,12 +99,13 @@ def sam_graphs(sam: Sam) -> list[GraphPlan]:
     ]
 
 
-def clip_graphs(clip: CLIP, method: Method) -> list[GraphPlan]:
+def clip_graphs(clip: CLIP, method: Method, layout: Layout = "packed") -> list[GraphPlan]:
     """Returns the plans of the two graphs of CLIP.
 
     Args:
         clip: open_clip's ``CLIP`` or ``CustomTextCLIP``.
         method: Values of the method, which become part of ``proposal_encoder``.
+        layout: Of the latter.
 
     Raises:
         InputError: The image or text tower is of a kind that the method or the exporter does not cover.
@@ -117,7 +119,7 @@ def clip_graphs(clip: CLIP, method: Method) -> list[GraphPlan]:
     return [
         GraphPlan(
             role="proposal_encoder",
-            module=encoder(clip.visual, method),
+            module=encoder(clip.visual, method, layout),
             inputs={
                 "image": torch.zeros(*_IMAGE_SIZE, 3, dtype=torch.uint8),
                 "masks": masks,

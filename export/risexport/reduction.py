@@ -14,7 +14,8 @@ import onnx_ir
 
 from risengine.config import RuntimeConfig
 from risengine.manifest import GraphSpec, Parity, Role
-from risengine.session import OnnxSession, Session
+from risengine.onnx_session import OnnxSession
+from risengine.session import Session
 from risexport.casts import round_every_result, to_half
 from risexport.onnx_export import write_graph
 from risexport.parity import TOLERANCES, ParityError, Tolerances

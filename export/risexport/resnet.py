@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from risengine.errors import InputError
 from risengine.manifest import Method
 from risexport.blocks import constant
-from risexport.crops import square_views, token_weights
+from risexport.crops import Layout, square_views, token_weights
 from risexport.features import mix, unit
 
 __all__ = ["ResnetProposalEncoder"]
@@ -30,15 +30,20 @@ _STRIDE = 32
 class ResnetProposalEncoder(nn.Module):
     """The ``proposal_encoder`` role for an open_clip ``ModifiedResNet``."""
 
-    def __init__(self, visual: nn.Module, method: Method) -> None:
+    def __init__(self, visual: nn.Module, method: Method, layout: Layout = "packed") -> None:
         """Copies the tower's weights into the layout of the exported graph; the tower is not changed.
+
+        Args:
+            visual: The image tower.
+            method: Values of the method.
+            layout: How the crops are cut.
 
         Raises:
             InputError: The tower is no CLIP ResNet, or the method's image size does not fit it.
         """
         super().__init__()
         tower = _check_tower(visual, method)
-        self.method = method
+        self.method, self.layout = method, layout
         self.grid = tower.image_size // _STRIDE
         self.trunk = _folded_trunk(tower)
         self.pool = _Pool(tower.attnpool)
@@ -55,7 +60,7 @@ class ResnetProposalEncoder(nn.Module):
             raw global features (N, E), local features (N, E) of unit length, and their mix (N, E), raw where the method
             compares by product; all float32.
         """
-        maps = self.trunk(square_views(image, masks, self.method)).flatten(2)
+        maps = self.trunk(square_views(image, masks, self.method, self.layout)).flatten(2)
         weights = token_weights(masks, self.grid, self.method)
         global_features = self.pool(functional.normalize(maps[0], dim=0), weights)
         local_features = unit(self.pool(maps[1:], torch.ones_like(weights)))

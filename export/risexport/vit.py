@@ -5,7 +5,8 @@ Two savings, both exact up to rounding (derivation in models/README.md):
 * The image's trunk runs once, as one more item of the crops' batch; only the last k blocks run per mask.
 * In those blocks a masked-out token is the zero vector, so that all M of them share one key and one value, and what
   they become is erased before the next block. They are one *sink* key whose logit gets ``+ log M``. The tokens kept by
-  all masks lie packed in one (T, D) sequence, so that no linear layer computes padding.
+  all masks lie packed in one (T, D) sequence, so that no linear layer computes padding. The dense layout does without
+  this: zero tokens are zero tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from risengine.errors import InputError
 from risengine.manifest import Method
 from risexport.blocks import NEVER, Block, Packing, constant, require_plain_blocks, rows
-from risexport.crops import square_views, token_weights
+from risexport.crops import Layout, square_views, token_weights
 from risexport.features import mix
 
 __all__ = ["VitProposalEncoder"]
@@ -26,11 +27,16 @@ __all__ = ["VitProposalEncoder"]
 class VitProposalEncoder(nn.Module):
     """The ``proposal_encoder`` role for an open_clip ``VisionTransformer`` with a class token."""
 
-    def __init__(self, visual: nn.Module, method: Method) -> None:
+    def __init__(self, visual: nn.Module, method: Method, layout: Layout = "packed") -> None:
         """Lays the tower's weights out for the exported graph.
 
         Matrices and embeddings are copied; the patches' convolution, norms, layer scales and activations are the
         tower's own modules. The tower is not changed.
+
+        Args:
+            visual: The image tower.
+            method: Values of the method.
+            layout: Whether masked-out tokens are left out.
 
         Raises:
             InputError: The tower has no class token to read, or parts that this encoder does not compute; or the
@@ -38,7 +44,7 @@ class VitProposalEncoder(nn.Module):
         """
         super().__init__()
         tower = _check_tower(visual, method)
-        self.method = method
+        self.method, self.layout = method, layout
         self.grid = tower.grid_size[0]
         self.patches = tower.conv1
         self.class_token = constant(tower.class_embedding + tower.positional_embedding[0])
@@ -61,7 +67,7 @@ class VitProposalEncoder(nn.Module):
             global features (N, E) and local features (N, E), both raw float32, and their mix (N, E), of unit length
             where the method compares by cosine.
         """
-        tokens = self._embed(square_views(image, masks, self.method))
+        tokens = self._embed(square_views(image, masks, self.method, self.layout))
         split = len(self.blocks) - self.method.masked_blocks
         for block in self.blocks[:split]:
             tokens = block(tokens)
@@ -91,9 +97,15 @@ class VitProposalEncoder(nn.Module):
         Returns:
             global features (N, E) float32, raw.
         """
+        blocks = self.blocks[len(self.blocks) - self.method.masked_blocks :]
+        if self.layout == "dense":
+            weighted = torch.cat([torch.ones_like(weights[:, :1]), weights], dim=1)[..., None]
+            for block in blocks:
+                tokens = block(tokens * weighted)
+            return self._read_out(tokens[:, 0])
         packing = _pack(weights)
         packed = rows(tokens, packing.position)
-        for block in self.blocks[len(self.blocks) - self.method.masked_blocks :]:
+        for block in blocks:
             packed = block.masked(packed * packing.weight, packing)  # type: ignore[operator]
         return self._read_out(packed)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.manifest import ProposalSettings, Role
-from risengine.session import OnnxSession
+from risengine.onnx_session import OnnxSession
 from risexport.build import build
 from risexport.config import BuildConfig
 from risexport.presets import MethodOptions

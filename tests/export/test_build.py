@@ -23,7 +23,7 @@ import risengine
 from risengine.bundle import Bundle, file_sha256, open_bundle
 from risengine.errors import InputError
 from risengine.manifest import GraphSpec, Manifest, ProposalSettings, Role
-from risengine.session import OnnxSession
+from risengine.onnx_session import OnnxSession
 from risengine.vectors import Vectors
 from risexport import build as build_module
 from risexport import cli, references

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from risengine.config import RuntimeConfig
 from risengine.errors import InputError
-from risengine.session import OnnxSession
+from risengine.onnx_session import OnnxSession
 from risexport.graphs import sam_graphs
 from risexport.mobile_sam import UNUSED_TENSORS, build_sam_vit_t, load_mobile_sam, mobile_sam_name
 from risexport.sam import ImageEncoder

@@ -20,7 +20,8 @@ from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import RisError
 from risengine.manifest import Method, Role
-from risengine.session import OnnxSession, Session
+from risengine.onnx_session import OnnxSession
+from risengine.session import Session
 from risengine.vectors import Description
 from risexport.clip_checkpoints import load_clip
 from risexport.config import BuildConfig

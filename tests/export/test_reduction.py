@@ -15,7 +15,8 @@ from onnx_ir import DataType
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.manifest import GraphSpec, Parity, Role
-from risengine.session import OnnxSession, Session
+from risengine.onnx_session import OnnxSession
+from risengine.session import Session
 from risexport.build import build, stages
 from risexport.config import BuildConfig
 from risexport.graphs import GraphPlan

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from risengine.manifest import Role
-from risengine.session import OnnxSession
+from risengine.onnx_session import OnnxSession
 from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder, fitted_size
 
 SIZES = [(480, 640), (123, 211), (37, 500), (719, 1081), (64, 64), (1, 90), (1200, 31)]

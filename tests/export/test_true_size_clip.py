@@ -21,7 +21,7 @@ from risbench.reference.preprocess import token_weights
 from risbench.reference.visual import VisualFeatures, encode_masks
 from risengine.config import RuntimeConfig
 from risengine.manifest import Method
-from risengine.session import OnnxSession
+from risengine.onnx_session import OnnxSession
 from risexport.clip_checkpoints import load_clip
 from risexport.graphs import clip_graphs
 from risexport.presets import Preset, method_for

@@ -22,8 +22,9 @@ from risbench.random_sam import shape_masks
 from risbench.reference.proposals import generate_proposals as stock_proposals
 from risengine.config import RuntimeConfig
 from risengine.manifest import ProposalSettings, Role
+from risengine.onnx_session import OnnxSession
 from risengine.proposals import generate_proposals
-from risengine.session import OnnxSession, Session
+from risengine.session import Session
 from risengine.types import Proposals
 from risexport.graphs import sam_graphs
 from risexport.parity import TOLERANCES, measure_sam

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from risengine import __version__
-from risengine.cli import build, demo, inspect, proposals, segment, verify
+from risengine.cli import build, demo, doctor, inspect, proposals, segment, verify
 from risengine.errors import RisError
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, segment, proposals, inspect, verify, build)
+_COMMANDS = (demo, segment, proposals, inspect, verify, doctor, build)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,9 +9,9 @@ from dataclasses import fields
 
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli.common import Subparsers
-from risengine.manifest import GraphSpec, Manifest, Parity, Source, TensorSpec
+from risengine.devices import find_device, usable_devices
+from risengine.manifest import EngineSpec, GraphSpec, Manifest, Parity, Source, TensorSpec
 from risengine.overrides import RUNTIME_WEIGHTS
-from risengine.session import usable_providers
 
 _SHOWN = 4
 
@@ -60,15 +60,23 @@ def _describe(bundle: Bundle) -> str:
 
 def _identity(bundle: Bundle) -> list[tuple[str, str]]:
     manifest = bundle.manifest
-    providers = ", ".join(usable_providers(manifest.target))
+    devices = "; ".join(device.runs_on for device in usable_devices(bundle))
     return [
         ("path", str(bundle.path)),
         ("id", bundle.id),
         ("licence", manifest.license),
-        ("runs here", f"on {providers}" if providers else f"no: this machine has nothing for {manifest.target}"),
+        (
+            "runs here",
+            devices or f"no: {find_device(manifest.target).missing or 'its engines are for another GPU or version'}",
+        ),
         ("built with", ", ".join(f"{name} {version}" for name, version in manifest.compiler.versions.items())),
         *([("notes", manifest.notes)] if manifest.notes else []),
     ]
+
+
+def _why_not(manifest: Manifest) -> str:
+    missing = find_device(manifest.target).missing
+    return f"no: {missing or 'its engines were compiled for another GPU or another version of the library'}"
 
 
 def _source(source: Source) -> tuple[str, ...]:
@@ -89,7 +97,19 @@ def _graphs(manifest: Manifest) -> list[str]:
     for line, graph in zip(_aligned(rows), manifest.graphs.values(), strict=True):
         lines += [line, f"    in    {_signature(graph.inputs)}", f"    out   {_signature(graph.outputs)}"]
         lines += [f"    fp32  {_kept_in_fp32(graph)}"] if graph.fp32_nodes else []
+        lines += [f"    engine {line}" for line in _engine(graph.engine)] if graph.engine else []
     return lines
+
+
+def _engine(engine: EngineSpec) -> list[str]:
+    newer = [
+        name for name, allowed in (("version", engine.any_newer_version), ("GPU", engine.any_newer_gpu)) if allowed
+    ]
+    facts = f"{engine.library} {engine.version}, compute capability {', '.join(engine.compute_capabilities)}"
+    profiles = [
+        f"{name} {profile.least} to {profile.largest}, best {profile.best}" for name, profile in engine.profiles.items()
+    ]
+    return [facts + (f", any newer {' and '.join(newer)}" if newer else ""), *profiles]
 
 
 def _kept_in_fp32(graph: GraphSpec) -> str:

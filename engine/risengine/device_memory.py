@@ -1,0 +1,135 @@
+"""Arrays in the memory of an NVIDIA GPU, shared with other libraries without a copy."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risengine.errors import BackendError, InputError
+
+__all__ = ["DeviceArray", "DeviceMemory", "device_address"]
+
+
+class DeviceArray:
+    """A C-contiguous array on the GPU, freed with the object.
+
+    CuPy, PyTorch, Numba and whatever else reads ``__cuda_array_interface__`` take it without a copy; the work that
+    fills it is complete when it is handed out.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its NumPy dtype.
+    """
+
+    def __init__(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Allocates an array.
+
+        Raises:
+            BackendError: The GPU has not enough memory.
+        """
+        self.shape, self.dtype = shape, dtype
+        self._memory = memory
+        self.nbytes = math.prod(shape) * dtype.itemsize
+        self.address = memory.allocate(self.nbytes)
+        weakref.finalize(self, memory.free, self.address)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """See https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html, version 3."""
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.address, False),
+            "strides": None,
+            "version": 3,
+        }
+
+    def to_host(self) -> NDArray[Any]:
+        """Returns a copy in the host's memory."""
+        host = np.empty(self.shape, self.dtype)
+        self._memory.to_host(host, self.address)
+        return host
+
+
+class DeviceMemory:
+    """Allocates and copies through CUDA's runtime API, in the primary context that other libraries use too."""
+
+    def __init__(self, cudart: Any) -> None:
+        """Keeps the module ``cuda.bindings.runtime``."""
+        self._cudart = cudart
+
+    def allocate(self, size_bytes: int) -> int:
+        """Returns the address of new memory.
+
+        Raises:
+            BackendError: There is not enough.
+        """
+        return int(self._call("cudaMalloc", max(1, size_bytes))[0])
+
+    def free(self, address: int) -> None:
+        """Frees memory from :meth:`allocate`."""
+        self._cudart.cudaFree(address)
+
+    def to_device(self, address: int, host: NDArray[Any], stream: Any) -> None:
+        """Copies a contiguous array to the GPU, in the order of a stream."""
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", address, host.ctypes.data, host.nbytes, kind, stream)
+
+    def to_host(self, host: NDArray[Any], address: int) -> None:
+        """Copies from the GPU into a contiguous array, and waits for it."""
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpy", host.ctypes.data, address, host.nbytes, kind)
+
+    def new_stream(self) -> Any:
+        """Returns a new stream."""
+        return self._call("cudaStreamCreate")[0]
+
+    def wait(self, stream: Any) -> None:
+        """Waits until everything in a stream is done.
+
+        Raises:
+            BackendError: Something in it failed.
+        """
+        self._call("cudaStreamSynchronize", stream)
+
+    def _call(self, function: str, *arguments: Any) -> tuple[Any, ...]:
+        status, *values = getattr(self._cudart, function)(*arguments)
+        if int(status) != 0:
+            name = getattr(status, "name", str(status))
+            raise BackendError(
+                f"{function} failed with {name}. If the GPU's memory ran out, pass a smaller image or fewer masks or "
+                "prompts a call, or free memory that other programs hold."
+            )
+        return tuple(values)
+
+
+def device_address(name: str, array: Any) -> int | None:
+    """Returns where an array of any library lies on the GPU; None for one in the host's memory.
+
+    Args:
+        name: What an error calls it.
+        array: A NumPy array, or anything with ``__cuda_array_interface__``: of CuPy, PyTorch, PyCUDA, or
+            :class:`DeviceArray`.
+
+    Raises:
+        InputError: It is on the GPU and not C-contiguous.
+    """
+    interface = getattr(array, "__cuda_array_interface__", None)
+    if interface is None:
+        return None
+    strides, itemsize = interface.get("strides"), np.dtype(interface["typestr"]).itemsize
+    if strides is not None:
+        shape = interface["shape"]
+        contiguous = tuple(itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        if tuple(strides) != contiguous:
+            raise InputError(f"{name} has strides {tuple(strides)}; expected {contiguous}. Make it contiguous first.")
+    return int(interface["data"][0])

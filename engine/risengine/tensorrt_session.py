@@ -1,0 +1,211 @@
+"""Running a native engine: a plan compiled by TensorRT or TensorRT-RTX, on the GPU it was compiled for.
+
+Device memory comes from ``cuda-bindings``, NVIDIA's own package: it has wheels for every platform that TensorRT has,
+needs no compiler, and its runtime API works in the primary context, which ONNX Runtime, CuPy and PyTorch share.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risengine.device_memory import DeviceArray, DeviceMemory, device_address
+from risengine.errors import BackendError, BundleError
+from risengine.manifest import GraphSpec, TensorSpec
+from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu
+from risengine.session import check_feeds
+
+__all__ = ["TensorRtSession"]
+
+Array = NDArray[Any]
+
+
+class TensorRtSession:
+    """One deserialised engine. Every thread at work has an execution context and a stream of its own."""
+
+    def __init__(self, path: Path, spec: GraphSpec) -> None:
+        """Loads the engine.
+
+        Args:
+            path: The plan, already verified.
+            spec: The manifest's description of it.
+
+        Raises:
+            BundleError: The plan was compiled for another version or GPU, is damaged, or has other inputs or outputs
+                than the manifest says.
+            BackendError: The library or a GPU is missing, or the driver is too old.
+        """
+        if spec.engine is None:
+            raise BundleError(f"{path} is an ONNX graph; expected a native engine. Rebuild the bundle.")
+        self._library = native_module(spec.engine.library)
+        cudart = cuda_module()
+        check_engine(spec, str(self._library.__version__), read_gpu(cudart))
+        self._spec, self._memory = spec, DeviceMemory(cudart)
+        self._messages: list[str] = []
+        self._runtime = self._library.Runtime(_logger_of(self._library, self._messages))
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise BundleError(
+                f"{spec.engine.library} {self._library.__version__} cannot read {path}: {self._last_message()}. "
+                "Rebuild the bundle, or install the version that it was built with."
+            )
+        names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+        declared = {tensor.name for tensor in (*spec.inputs, *spec.outputs)}
+        if names != declared:
+            raise BundleError(
+                f"{path} has the tensors {sorted(names)}; the manifest says {sorted(declared)}. Rebuild the bundle."
+            )
+        self._idle: queue.SimpleQueue[_Context] = queue.SimpleQueue()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """See :class:`risengine.session.Session`."""
+        return self._spec.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """See :class:`risengine.session.Session`."""
+        return self._spec.outputs
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """See :class:`risengine.session.Session`."""
+        return (f"{self._library.__name__} {self._library.__version__}",)
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """See :class:`risengine.session.Session`; a feed may lie on the GPU (:func:`device_address`)."""
+        return {name: array.to_host() for name, array in self._run(feeds).items()}
+
+    def run_on_device(self, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
+        """Runs the engine once and leaves its outputs on the GPU.
+
+        Args:
+            feeds: NumPy arrays, or arrays of any library on the GPU, which are read where they are.
+            to_host: Outputs to return as NumPy arrays all the same.
+
+        Returns:
+            The outputs by name, each in memory of its own that no later call overwrites.
+
+        Raises:
+            BackendError: As from :meth:`run`.
+            InputError: A feed on the GPU is not contiguous.
+        """
+        outputs = self._run(feeds)
+        return {name: array.to_host() if name in to_host else array for name, array in outputs.items()}
+
+    def close(self) -> None:
+        """See :class:`risengine.session.Session`."""
+        self._idle = queue.SimpleQueue()
+        self._engine = None
+
+    def _run(self, feeds: Mapping[str, Any]) -> dict[str, DeviceArray]:
+        if self._engine is None:
+            raise BackendError(f"the session of {self._spec.file} is closed. Load the bundle again.")
+        addresses = {name: device_address(name, feed) for name, feed in feeds.items()}
+        described: Any = {
+            name: feed if addresses[name] is None else _described(feed, addresses[name]) for name, feed in feeds.items()
+        }
+        check_feeds(self._spec, described)
+        with self._context() as context:
+            for name, feed in described.items():
+                context.feed(name, feed)
+            outputs = {tensor.name: context.result(tensor) for tensor in self._spec.outputs}
+            if not context.execute():
+                raise BackendError(
+                    f"{self._spec.file} failed: {self._last_message()}. If the GPU's memory ran out, pass a smaller "
+                    "image or fewer masks or prompts a call."
+                )
+        return outputs
+
+    @contextmanager
+    def _context(self) -> Iterator[_Context]:
+        try:
+            context = self._idle.get_nowait()
+        except queue.Empty:
+            context = _Context(self._engine, self._memory)
+        yield context
+        self._idle.put(context)  # not after a failure, of which its stream may still know
+
+    def _last_message(self) -> str:
+        return self._messages[-1] if self._messages else "no reason given"
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """Where an array of another library lies, in NumPy's terms."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    address: int
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+def _described(array: Any, address: int | None) -> _OnDevice:
+    interface = array.__cuda_array_interface__
+    return _OnDevice(tuple(interface["shape"]), np.dtype(interface["typestr"]), int(address or 0))
+
+
+class _Context:
+    """An execution context, its stream, and what the run under way reads and writes."""
+
+    def __init__(self, engine: Any, memory: DeviceMemory) -> None:
+        self._context: Any = engine.create_execution_context()
+        if self._context is None:
+            raise BackendError("the engine has no room for its activations. Free memory of the GPU.")
+        self._memory, self._stream = memory, memory.new_stream()
+        self._held: list[Any] = []
+
+    def feed(self, name: str, array: Array | _OnDevice) -> None:
+        """Sets an input; one in the host's memory is copied."""
+        self._context.set_input_shape(name, array.shape)
+        if isinstance(array, _OnDevice):
+            self._context.set_tensor_address(name, array.address)
+            return
+        host = np.ascontiguousarray(array)
+        copy = DeviceArray(self._memory, host.shape, host.dtype)
+        self._memory.to_device(copy.address, host, self._stream)
+        self._context.set_tensor_address(name, copy.address)
+        self._held += [host, copy]  # until the stream has read them
+
+    def result(self, tensor: TensorSpec) -> DeviceArray:
+        """Allocates an output of the shape that the inputs give it."""
+        shape = tuple(self._context.get_tensor_shape(tensor.name))
+        if min(shape, default=0) < 0:
+            raise BackendError(
+                f"the shape of {tensor.name} is {shape} before the run; expected one that follows from the inputs. "
+                "Rebuild the bundle."
+            )
+        output = DeviceArray(self._memory, shape, np.dtype(tensor.dtype))
+        self._context.set_tensor_address(tensor.name, output.address)
+        return output
+
+    def execute(self) -> bool:
+        """Runs, waits, and tells whether it went well."""
+        done = bool(self._context.execute_async_v3(int(self._stream)))
+        self._memory.wait(self._stream)
+        self._held.clear()
+        return done
+
+
+def _logger_of(library: Any, messages: list[str]) -> Any:
+    """Returns a logger of TensorRT's kind that keeps what went wrong."""
+
+    class Logger(library.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR):
+                messages.append(message)
+
+    return Logger()

@@ -1,0 +1,301 @@
+"""From ONNX graphs to native engines, by TensorRT or TensorRT-RTX: one piece of code, the module is a parameter.
+
+Precision is written in the graph, and the network is strongly typed: TensorRT 11 knows nothing else, and TensorRT 10
+computes then exactly what the graph says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx_ir
+
+from risengine.bundle import file_sha256
+from risengine.errors import BackendError, InputError
+from risengine.manifest import EngineSpec, FileSpec, GraphSpec, Role, ShapeProfile, TensorSpec
+from risengine.nvidia import cuda_module, native_module, read_gpu
+from risengine.output import write_atomically
+from risexport.config import EngineOptions, NativeTarget
+from risexport.engine_layers import Layer, read_layers, summarise
+from risexport.native_graph import to_native
+
+__all__ = ["SIZES", "EngineBuilder"]
+
+_logger = logging.getLogger(__name__)
+
+SIZES: dict[str, tuple[int, int, int]] = {
+    "H": (1, 480, 1080),
+    "W": (1, 640, 1920),
+    "N": (1, 16, 64),
+    "P": (1, 8, 64),
+    "K": (1, 2, 16),
+    "Q": (1, 2, 64),
+    "M": (1, 6, 192),
+    "T": (1, 2, 64),
+}
+"""Least, best and largest size of every symbolic dimension. Memory is set aside for the largest: images up to 1920 x
+1080, 64 masks and 64 prompts a call, of which the runtime makes as many as it needs."""
+
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Built:
+    plan: bytes
+    layers: tuple[Layer, ...]
+
+
+class EngineBuilder:
+    """Compiles graphs for a target; made before a build begins, so that what is missing is said at once."""
+
+    def __init__(self, target: NativeTarget, options: EngineOptions) -> None:
+        """Loads the compiler.
+
+        Raises:
+            BackendError: The library is missing, or for ``tensorrt``, which measures kernels on it, a GPU.
+            InputError: The library knows no such compute capability, a profile names no dimension, or the timing cache
+                cannot be read.
+        """
+        self._library = native_module(_MODULES[target])
+        self._options = options
+        self._sizes = {**SIZES, **options.profile}
+        unknown = sorted(set(options.profile) - set(SIZES))
+        if unknown:
+            raise InputError(f"profile names {unknown[0]!r}; expected one of the dimensions {', '.join(SIZES)}.")
+        if target == "tensorrt":
+            here = read_gpu(cuda_module()).compute_capability
+            if any(wanted != here for wanted in options.compute_capabilities):
+                raise InputError(
+                    f"compute capability {', '.join(options.compute_capabilities)} was asked for; tensorrt compiles "
+                    f"for the GPU at hand, {here}. Build on the device, or with --target tensorrt-rtx."
+                )
+            self._capabilities: tuple[str, ...] = (here,)
+        else:
+            self._capabilities = options.compute_capabilities or tuple(self._known_capabilities())
+            self._check_capabilities()
+        self._timing_cache = _read_cache(options.timing_cache)
+
+    @property
+    def name(self) -> str:
+        """The library's name."""
+        return str(self._library.__name__)
+
+    @property
+    def version(self) -> str:
+        """The library's version."""
+        return str(self._library.__version__)
+
+    def compile(
+        self, role: Role, spec: GraphSpec, folder: Path, out: Path, progress: Callable[[str], None]
+    ) -> GraphSpec:
+        """Compiles one graph.
+
+        Args:
+            role: What the graph does, for messages.
+            spec: The graph.
+            folder: Where it lies.
+            out: Folder of the engine and the description of its layers.
+            progress: Called with what the compiler is at.
+
+        Returns:
+            The engine's specification in place of the graph's.
+
+        Raises:
+            BackendError: The compiler does not read the graph or makes no engine of it.
+            KeyboardInterrupt: It was interrupted.
+        """
+        path = folder / f"{role}.native.onnx"
+        model = onnx_ir.load(folder / spec.file)
+        attentions = to_native(model)
+        onnx_ir.save(model, path, external_data=f"{path.name}.data" if spec.external else None)
+        profiles = {tensor.name: self._profile(tensor) for tensor in spec.inputs if _is_dynamic(tensor)}
+        built = self._build(role, path, profiles, progress)
+        fusion = summarise(built.layers)
+        if fusion.attentions < attentions:
+            _logger.info("%s: %d of %d attentions are one kernel", role, fusion.attentions, attentions)
+        plan_path, layers_path = out / f"{role}.plan", out / f"{role}.layers.json"
+        plan_path.write_bytes(built.plan)
+        layers_path.write_bytes(msgspec.json.format(msgspec.json.encode(built.layers), indent=1))
+        options = self._options
+        engine = EngineSpec(
+            library=self.name,  # type: ignore[arg-type]
+            version=self.version,
+            compute_capabilities=self._capabilities,
+            profiles=profiles,
+            onnx_sha256=spec.sha256,
+            layers=_file_spec(layers_path),
+            any_newer_version=options.version_compatible,
+            any_newer_gpu=options.hardware_compatible,
+        )
+        plan = _file_spec(plan_path)
+        return replace(spec, file=plan.file, sha256=plan.sha256, size_bytes=plan.size_bytes, external=(), engine=engine)
+
+    def save_timing_cache(self) -> None:
+        """Writes what was measured to the timing cache's file, if there is one."""
+        if self._options.timing_cache is not None and self._timing_cache:
+            data = self._timing_cache
+            write_atomically(self._options.timing_cache, lambda file: file.write(data))
+
+    def _build(
+        self, role: Role, path: Path, profiles: Mapping[str, ShapeProfile], progress: Callable[[str], None]
+    ) -> _Built:
+        library, messages = self._library, _Messages()
+        logger = messages.logger(library)
+        builder = library.Builder(logger)
+        network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = library.OnnxParser(network, logger)
+        if not parser.parse_from_file(str(path)):
+            reasons = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+            raise self._failure(role, "read the graph", reasons)
+        _allow_decomposition(library, network)
+        config = self._config(builder, profiles)
+        monitor = _monitor(library, role, progress)
+        if monitor is not None:
+            config.progress_monitor = monitor
+        plan = builder.build_serialized_network(network, config)
+        if monitor is not None and monitor.interrupted:
+            raise KeyboardInterrupt
+        if plan is None:
+            raise self._failure(role, "make an engine", messages.last_error)
+        cache = config.get_timing_cache() if self._options.timing_cache is not None else None
+        if cache is not None:
+            self._timing_cache = bytes(cache.serialize())
+        return _Built(bytes(plan), read_layers(messages.all))
+
+    def _config(self, builder: Any, profiles: Mapping[str, ShapeProfile]) -> Any:
+        library, options = self._library, self._options
+        config = builder.create_builder_config()
+        config.clear_flag(library.BuilderFlag.TF32)  # it would round what is to be in single precision
+        config.profiling_verbosity = library.ProfilingVerbosity.DETAILED
+        if options.workspace_mib is not None:
+            config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
+        if options.optimization_level is not None:
+            config.builder_optimization_level = options.optimization_level
+        if options.version_compatible:
+            config.set_flag(library.BuilderFlag.VERSION_COMPATIBLE)
+        if options.hardware_compatible:
+            config.hardware_compatibility_level = library.HardwareCompatibilityLevel.AMPERE_PLUS
+        if library.__name__ == "tensorrt_rtx":
+            config.num_compute_capabilities = len(self._capabilities)
+            for index, capability in enumerate(self._capabilities):
+                known = self._known_capabilities()
+                config.set_compute_capability(known[capability], index)
+        if options.timing_cache is not None:
+            config.set_timing_cache(config.create_timing_cache(self._timing_cache), ignore_mismatch=False)
+        if profiles:
+            profile = builder.create_optimization_profile()
+            for name, shapes in profiles.items():
+                profile.set_shape(name, shapes.least, shapes.best, shapes.largest)
+            config.add_optimization_profile(profile)
+        return config
+
+    def _profile(self, tensor: TensorSpec) -> ShapeProfile:
+        shapes = [
+            tuple(size if isinstance(size, int) else self._sizes[size][index] for size in tensor.shape)
+            for index in range(3)
+        ]
+        return ShapeProfile(*shapes)
+
+    def _known_capabilities(self) -> dict[str, Any]:
+        """Returns the compiler's values of compute capabilities by the usual name: SM86 is 8.6."""
+        members = self._library.ComputeCapability.__members__
+        return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name[:2] == "SM"}
+
+    def _check_capabilities(self) -> None:
+        known = self._known_capabilities()
+        for wanted in self._capabilities:
+            if wanted not in known:
+                raise InputError(
+                    f"{self._library.__name__} {self.version} does not compile for compute capability {wanted}; "
+                    f"expected one of {', '.join(sorted(known, key=float))}. Choose among them with "
+                    "--compute-capability."
+                )
+
+    def _failure(self, role: Role, task: str, reason: str) -> BackendError:
+        return BackendError(
+            f"{self._library.__name__} {self.version} did not {task} of {role}: {reason}. Report it with this message, "
+            "or build with another --target."
+        )
+
+
+def _is_dynamic(tensor: TensorSpec) -> bool:
+    return any(isinstance(size, str) for size in tensor.shape)
+
+
+def _file_spec(path: Path) -> FileSpec:
+    return FileSpec(path.name, file_sha256(path), path.stat().st_size)
+
+
+def _read_cache(path: Path | None) -> bytes:
+    if path is None or not path.exists():
+        return b""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"timing cache {path} cannot be read ({error.strerror}). Choose another file.") from error
+
+
+def _allow_decomposition(library: Any, network: Any) -> None:
+    """Lets the compiler fall back to single steps where it has no kernel for a whole attention, as for tiny heads."""
+    output = getattr(library.LayerType, "ATTENTION_OUTPUT", None)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if output is not None and layer.type == output:
+            layer.__class__ = library.IAttentionOutputLayer  # the bindings' way to ask for a layer's own type
+            layer.attention.decomposable = True
+
+
+class _Messages:
+    """What a compiler said."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self.last_error = "no reason given"
+
+    def logger(self, library: Any) -> Any:
+        """Returns a logger of the library's kind that writes here."""
+        messages = self
+
+        class Logger(library.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+
+            def log(self, severity: Any, message: str) -> None:
+                # Without a GPU every step complains of the driver, and means nothing by it.
+                if severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR) and "driver" not in message:
+                    messages.last_error = message
+                if "LayerType: " in message:
+                    messages.all.append(message)
+
+        return Logger()
+
+
+def _monitor(library: Any, role: Role, progress: Callable[[str], None]) -> Any:
+    """Returns a monitor that passes on what the compiler is at, and lets an interrupt through."""
+    if not hasattr(library, "IProgressMonitor"):  # before TensorRT 10
+        return None
+
+    class Monitor(library.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.interrupted = False
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            try:
+                progress(f"compile {role}: {name}")
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return not self.interrupted
+
+        def phase_finish(self, name: str) -> None:
+            pass
+
+    return Monitor()
