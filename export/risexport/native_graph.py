@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
-from numpy.typing import NDArray
 from onnx_ir import DataType
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 __all__ = ["ATTENTION_OPSET", "fuse_attention", "to_native"]
 
@@ -54,18 +54,24 @@ def fuse_attention(model: onnx_ir.Model) -> int:
     for chain in found:
         _replace(model.graph, chain)
     if found:
+        RemoveUnusedNodesPass()(model)
         model.graph.opset_imports[""] = max(ATTENTION_OPSET, model.graph.opset_imports[""])
     return len(found)
 
 
 @dataclass(frozen=True)
 class _Chain:
-    """Nodes and operands of one attention: softmax(query @ keys * scale + bias) @ values."""
+    """Nodes and operands of one attention: softmax(query @ keys * scale + bias) @ values.
+
+    Operands are (B, heads, ...), or (heads, ...) where batch and heads are one dimension. ``biases`` are added up;
+    ``reshaped`` is the node that flattens a sum over a map of keys, (heads, S, h, w), to (heads, S, h * w).
+    """
 
     query: Value
-    keys: Value  # (B, heads, d, S)
+    keys: Value
     values: Value
-    bias: Value | None
+    biases: tuple[Value, ...]
+    reshaped: Node | None
     scale: float
     last: Node
 
@@ -77,58 +83,67 @@ def _attentions(graph: onnx_ir.Graph) -> Iterator[_Chain]:
         reader = _only_reader(node.outputs[0])
         if reader is None or reader.op_type != "MatMul" or reader.inputs[0] is not node.outputs[0]:
             continue
-        product, bias = _without_bias(node.inputs[0])
+        logits = _input(node, 0)
+        reshaped = logits.producer()
+        if reshaped is not None and reshaped.op_type == "Reshape":
+            product, biases = _without_biases(_input(reshaped, 0))
+            unflattened = product.producer()
+            if not biases or unflattened is None or unflattened.op_type != "Reshape":
+                continue
+            product = _input(unflattened, 0)
+        else:
+            reshaped = None
+            product, biases = _without_biases(logits)
         product, scale = _without_scale(product)
         made = product.producer()
         if made is None or made.op_type != "MatMul" or _only_reader(product) is None:
             continue
-        query, keys, values = made.inputs[0], made.inputs[1], reader.inputs[1]
-        if query is not None and keys is not None and values is not None and _same_heads(query, keys, values):
-            yield _Chain(query, keys, values, bias, scale, reader)
+        query, keys, values = _input(made, 0), _input(made, 1), _input(reader, 1)
+        if _same_heads(query, keys, values):
+            yield _Chain(query, keys, values, biases, reshaped, scale, reader)
 
 
-def _without_bias(logits: Value | None) -> tuple[Value, Value | None]:
+def _without_biases(logits: Value) -> tuple[Value, tuple[Value, ...]]:
     """Splits a sum into the product and what is added to it."""
-    assert logits is not None
     node = logits.producer()
     if node is None or node.op_type != "Add":
-        return logits, None
-    for product, bias in (node.inputs, node.inputs[::-1]):
-        assert product is not None
+        return logits, ()
+    for index in (0, 1):
+        product, biases = _without_biases(_input(node, index))
         if _is_product(product):
-            return product, bias
-    return logits, None
+            return product, (*biases, _input(node, 1 - index))
+    return logits, ()
 
 
 def _without_scale(logits: Value) -> tuple[Value, float]:
     node = logits.producer()
-    if node is None or node.op_type not in {"Mul", "Div"} or node.inputs[0] is None or node.inputs[1] is None:
+    if node is None or node.op_type not in {"Mul", "Div"}:
         return logits, 1.0
-    constant = node.inputs[1].const_value
-    if constant is None or constant.size != 1 or not _is_product(node.inputs[0]):
+    constant = _input(node, 1).const_value
+    if constant is None or constant.size != 1 or not _is_product(_input(node, 0)):
         return logits, 1.0
     factor = float(constant.numpy().reshape(()))
-    return node.inputs[0], factor if node.op_type == "Mul" else 1 / factor
+    return _input(node, 0), factor if node.op_type == "Mul" else 1 / factor
 
 
 def _is_product(value: Value) -> bool:
+    """Tells whether a value is a matrix product, as it is, scaled or reshaped."""
     node = value.producer()
-    if node is not None and node.op_type in {"Mul", "Div"} and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
+    if node is not None and node.op_type in {"Mul", "Div", "Reshape"}:
+        node = _input(node, 0).producer()
     return node is not None and node.op_type == "MatMul"
 
 
 def _same_heads(*operands: Value) -> bool:
-    """Tells whether all are (B, heads, ...) in half precision with the same B and the same heads."""
-    if any(value.dtype != DataType.FLOAT16 or value.shape is None or len(value.shape) != 4 for value in operands):
+    """Tells whether all are in half precision with the same batch and the same heads."""
+    shapes = [value.shape for value in operands if value.shape is not None and value.dtype == DataType.FLOAT16]
+    if len(shapes) < len(operands) or len({len(shape) for shape in shapes}) > 1 or len(shapes[0]) not in {3, 4}:
         return False
-    leading = {tuple(str(size) for size in value.shape[:2]) for value in operands if value.shape is not None}
-    return len(leading) == 1
+    return len({tuple(str(size) for size in shape[:-2]) for shape in shapes}) == 1
 
 
 def _over_last_axis(node: Node) -> bool:
-    axis = node.attributes.get_int("axis", -1)
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    axis, shape = node.attributes.get_int("axis", -1), _input(node, 0).shape
     return axis == -1 or (shape is not None and axis == len(shape) - 1)
 
 
@@ -137,47 +152,46 @@ def _only_reader(value: Value) -> Node | None:
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
+def _input(node: Node, index: int) -> Value:
+    value = node.inputs[index]
+    assert value is not None, node
+    return value
+
+
 def _replace(graph: onnx_ir.Graph, chain: _Chain) -> None:
-    name = chain.last.name
-    keys = _node(f"{name}_keys", "Transpose", [chain.keys], DataType.FLOAT16, perm=[0, 1, 3, 2])
-    operands = [chain.query, keys.outputs[0], chain.values]
-    nodes = [keys]
-    if chain.bias is not None:
-        nodes += _bias_per_query(graph, str(name), chain)
-        operands.append(nodes[-1].outputs[0])
-    attention = _node(f"{name}_attention", "Attention", operands, DataType.FLOAT16, scale=chain.scale)
-    attention.outputs[0].shape = chain.last.outputs[0].shape
-    graph.insert_before(chain.last, [*nodes, attention])
-    onnx_ir.convenience.replace_all_uses_with(chain.last.outputs[0], attention.outputs[0])
-    for node in _chain_nodes(chain.last):
-        graph.remove(node, safe=True)
+    """Puts the operator in a chain's place; what only the chain used is left unused."""
+    name, half = str(chain.last.name), DataType.FLOAT16
+    flat = chain.query.shape is not None and len(chain.query.shape) == 3
+    nodes: list[Node] = []
 
+    def add(suffix: str, operator: str, inputs: list[Value], dtype: DataType, **attributes: float | list[int]) -> Value:
+        nodes.append(_node(f"{name}_{suffix}", operator, inputs, dtype, **attributes))
+        return nodes[-1].outputs[0]
 
-def _bias_per_query(graph: onnx_ir.Graph, name: str, chain: _Chain) -> list[Node]:
-    """Spells out the dimension of the queries, which the operator's implementations do not broadcast."""
-    queries = _node(f"{name}_queries", "Shape", [chain.query], DataType.INT64, start=2, end=3)
-    one = _constant(graph, f"{name}_one", np.ones(1, np.int64))
-    shape = _node(f"{name}_shape", "Concat", [queries.outputs[0], one], DataType.INT64, axis=0)
-    assert chain.bias is not None
-    bias = _node(f"{name}_bias", "Expand", [chain.bias, shape.outputs[0]], DataType.FLOAT16)
-    return [queries, shape, bias]
+    def batched(suffix: str, value: Value) -> Value:
+        return add(suffix, "Unsqueeze", [value, _constant(graph, f"{name}_{suffix}_axis", 0)], half) if flat else value
 
-
-def _chain_nodes(last: Node) -> list[Node]:
-    """Returns the product that was replaced and what only it used, last first."""
-    found, waiting = [], [last]
-    while waiting:
-        node = waiting.pop(0)
-        found.append(node)
-        if node.op_type == "MatMul" and node is not last:
-            continue
-        producer = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if node.op_type == "Add":
-            products = [v for v in node.inputs if v is not None and _is_product(v)]
-            producer = products[0].producer()
-        if producer is not None:
-            waiting.append(producer)
-    return found
+    query, values = batched("query", chain.query), batched("values", chain.values)
+    keys = add("keys", "Transpose", [batched("flat_keys", chain.keys)], half, perm=[0, 1, 3, 2])
+    operands = [query, keys, values]
+    if chain.biases:
+        bias = chain.biases[0]
+        for index, other in enumerate(chain.biases[1:]):
+            bias = add(f"bias_{index}", "Add", [bias, other], half)
+        if chain.reshaped is not None:
+            bias = batched("map_bias", add("flat_bias", "Reshape", [bias, _input(chain.reshaped, 1)], half))
+        else:
+            # The operator's implementations do not broadcast the dimension of the queries.
+            queries = add("queries", "Shape", [query], DataType.INT64, start=2, end=3)
+            shape = add("shape", "Concat", [queries, _constant(graph, f"{name}_one", 1)], DataType.INT64, axis=0)
+            bias = add("bias", "Expand", [bias, shape], half)
+        operands.append(bias)
+    result = add("attention", "Attention", operands, half, scale=chain.scale)
+    if flat:
+        result = add("flat", "Squeeze", [result, _constant(graph, f"{name}_flat_axis", 0)], half)
+    result.shape = chain.last.outputs[0].shape
+    graph.insert_before(chain.last, nodes)
+    onnx_ir.convenience.replace_all_uses_with(chain.last.outputs[0], result)
 
 
 def _cast_at_input(graph: onnx_ir.Graph, value: Value) -> None:
@@ -204,7 +218,8 @@ def _node(name: str, operator: str, inputs: list[Value], dtype: DataType, **attr
     return Node("", operator, inputs, attributes=converted, outputs=[output], name=name)
 
 
-def _constant(graph: onnx_ir.Graph, name: str, array: NDArray[np.int64]) -> Value:
+def _constant(graph: onnx_ir.Graph, name: str, number: int) -> Value:
+    array = np.array([number], np.int64)
     value = Value(name=name, const_value=onnx_ir.tensor(array, name=name), type=onnx_ir.TensorType(DataType.INT64))
     value.shape = onnx_ir.Shape(array.shape)
     graph.register_initializer(value)
