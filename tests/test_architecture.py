@@ -23,7 +23,7 @@ ALLOWED = {
     "tabletop": {"risengine", "risexport"},
 }
 RUNTIME_LIBRARIES = {"numpy", "onnxruntime", "PIL", "tokenizers", "spacy", "msgspec", "tqdm"}
-OPTIONAL_LIBRARIES = {"supervision"}  # an extra each; imported by the one function that needs it
+OPTIONAL_LIBRARIES = {"openvino", "supervision"}  # an extra each; imported by the one function that needs it
 
 
 def imported(path: Path) -> set[str]:
@@ -55,7 +55,7 @@ def test_the_runtime_imports_only_its_declared_libraries() -> None:
 
 WITHOUT_TORCH = """
 import sys, time
-for name in ("torch", "torchvision", "open_clip", "segment_anything", "onnx", "supervision"):
+for name in ("torch", "torchvision", "open_clip", "segment_anything", "onnx", "supervision", "openvino", "cuda"):
     sys.modules[name] = None
 import risengine
 from risengine.demo import demo_pictures

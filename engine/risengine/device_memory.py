@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from risengine.errors import BackendError, InputError
 
-__all__ = ["DeviceArray", "DeviceMemory", "device_address"]
+__all__ = ["DeviceArray", "DeviceMemory", "OnDevice", "describe"]
 
 
 class DeviceArray:
@@ -53,6 +54,24 @@ class DeviceArray:
             "version": 3,
         }
 
+    def __getitem__(self, rows: NDArray[np.int64]) -> DeviceArray:
+        """Returns a copy of rows, on the GPU.
+
+        Args:
+            rows: (R,) int64 indices along the first dimension.
+        """
+        size = self.nbytes // self.shape[0]
+        taken = DeviceArray(self._memory, (len(rows), *self.shape[1:]), self.dtype)
+        for place, row in enumerate(rows.tolist()):
+            self._memory.copy(taken.address + place * size, self.address + row * size, size)
+        return taken
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Lets NumPy read it, by a copy."""
+        if copy is False:
+            raise ValueError("an array on the GPU cannot be read without a copy")
+        return self.to_host().astype(dtype or self.dtype, copy=False)
+
     def to_host(self) -> NDArray[Any]:
         """Returns a copy in the host's memory."""
         host = np.empty(self.shape, self.dtype)
@@ -89,6 +108,11 @@ class DeviceMemory:
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpy", host.ctypes.data, address, host.nbytes, kind)
 
+    def copy(self, target: int, source: int, size_bytes: int) -> None:
+        """Copies within the GPU's memory."""
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpy", target, source, size_bytes, kind)
+
     def new_stream(self) -> Any:
         """Returns a new stream."""
         return self._call("cudaStreamCreate")[0]
@@ -112,8 +136,22 @@ class DeviceMemory:
         return tuple(values)
 
 
-def device_address(name: str, array: Any) -> int | None:
-    """Returns where an array of any library lies on the GPU; None for one in the host's memory.
+@dataclass(frozen=True)
+class OnDevice:
+    """Where an array of another library lies on the GPU, in NumPy's terms."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    address: int
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+
+def describe(name: str, array: Any) -> Any:
+    """Returns where an array lies on the GPU; an array in the host's memory is returned as it is.
 
     Args:
         name: What an error calls it.
@@ -125,11 +163,11 @@ def device_address(name: str, array: Any) -> int | None:
     """
     interface = getattr(array, "__cuda_array_interface__", None)
     if interface is None:
-        return None
-    strides, itemsize = interface.get("strides"), np.dtype(interface["typestr"]).itemsize
+        return array
+    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+    strides = interface.get("strides")
     if strides is not None:
-        shape = interface["shape"]
-        contiguous = tuple(itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        contiguous = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
         if tuple(strides) != contiguous:
             raise InputError(f"{name} has strides {tuple(strides)}; expected {contiguous}. Make it contiguous first.")
-    return int(interface["data"][0])
+    return OnDevice(shape, dtype, int(interface["data"][0]))

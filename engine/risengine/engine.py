@@ -271,6 +271,7 @@ class Engine:
         weight = np.array(self.method.global_weight, np.float32)
         side_px = self.method.image_size_px
         step = max(1, min(_MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]), _CROPPED_PIXELS // side_px**2))
+        step = min(step, self.manifest.graphs["proposal_encoder"].largest("N") or step)
         parts = [
             session.run({"image": pixels, "masks": proposals[start : start + step].masks, "global_weight": weight})
             for start in range(0, len(proposals), step)

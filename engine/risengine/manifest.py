@@ -113,6 +113,18 @@ class GraphSpec(FileSpec):
     external: tuple[FileSpec, ...] = ()
     engine: EngineSpec | None = None
 
+    def largest(self, dimension: str) -> int | None:
+        """Returns the largest size that a symbolic dimension may have; None where there is no bound."""
+        if self.engine is None:
+            return None
+        sizes = [
+            self.engine.profiles[tensor.name].largest[axis]
+            for tensor in self.inputs
+            for axis, size in enumerate(tensor.shape)
+            if size == dimension
+        ]
+        return min(sizes, default=None)
+
 
 @dataclass(frozen=True)
 class Source:

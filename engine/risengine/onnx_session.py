@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from risengine.config import RuntimeConfig
+from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec, TensorSpec
+from risengine.nvidia import cuda_module
 from risengine.session import check_feeds
 
 __all__ = ["PROVIDERS", "OnnxSession", "onnxruntime_module"]
@@ -58,7 +61,8 @@ class OnnxSession:
                 f"{path} runs on {self._session.get_providers()[0]}; expected {provider}, which does not start here. "
                 "Run `risengine doctor` to see what it needs, or load with RuntimeConfig(device='cpu')."
             )
-        self._spec = spec
+        self._spec, self._device = spec, config.device or "cpu"
+        self._memory = DeviceMemory(cuda_module()) if self._device == "cuda" else None
         for kind, declared, actual in (
             ("inputs", spec.inputs, self._session.get_inputs()),
             ("outputs", spec.outputs, self._session.get_outputs()),
@@ -90,14 +94,42 @@ class OnnxSession:
         try:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
         except Exception as error:  # as above
-            raise BackendError(
-                f"{self._spec.file} failed: {error}. If memory ran out, pass a smaller image or fewer masks or prompts "
-                "a call; otherwise rebuild the bundle."
-            ) from error
+            raise self._failure(error) from error
+
+    def run_on_device(self, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
+        """See :class:`risengine.session.DeviceSession`; on the CPU all outputs are NumPy arrays."""
+        if self._memory is None:
+            return self.run(feeds)
+        session = self._live()
+        described = {name: describe(name, feed) for name, feed in feeds.items()}
+        sizes = check_feeds(self._spec, described)
+        binding = session.io_binding()
+        for name, feed in described.items():
+            if isinstance(feed, OnDevice):
+                binding.bind_input(name, self._device, 0, feed.dtype, feed.shape, feed.address)
+            else:
+                binding.bind_cpu_input(name, np.asarray(feed, order="C"))
+        outputs = {}
+        for tensor in self._spec.outputs:
+            shape = tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
+            output = outputs[tensor.name] = DeviceArray(self._memory, shape, np.dtype(tensor.dtype))
+            binding.bind_output(tensor.name, self._device, 0, output.dtype, shape, output.address)
+        try:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except Exception as error:  # as above
+            raise self._failure(error) from error
+        return {name: array.to_host() if name in to_host else array for name, array in outputs.items()}
 
     def close(self) -> None:
         """See :class:`Session`."""
         self._session = None
+
+    def _failure(self, error: Exception) -> BackendError:
+        return BackendError(
+            f"{self._spec.file} failed: {error}. If memory ran out, pass a smaller image or fewer masks or prompts a "
+            "call; otherwise rebuild the bundle."
+        )
 
     def _live(self) -> Any:
         if self._session is None:

@@ -88,7 +88,7 @@ class OpenVinoSession:
             self._requests.request = self._model.create_infer_request()
         request = self._requests.request
         try:
-            request.infer({name: np.ascontiguousarray(feed) for name, feed in feeds.items()}, share_inputs=True)
+            request.infer({name: np.asarray(feed, order="C") for name, feed in feeds.items()}, share_inputs=True)
         except RuntimeError as error:
             raise BackendError(
                 f"{self._spec.file} failed in OpenVINO: {error}. If memory ran out, pass a smaller image or fewer "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from risengine.manifest import Role
 from risengine.prompts import Prompts
-from risengine.session import Session
+from risengine.session import Session, run_chained
 from risengine.upsample import Upsampler
 
 __all__ = ["PROMPTS_PER_CALL", "Decoded", "SamImage"]
@@ -65,8 +65,8 @@ class SamImage:
             image: (H, W, 3) uint8 RGB.
             sam_image_size_px: Side of SAM's square input.
         """
-        embedding = sessions["image_encoder"].run({"image": image})["image_embedding"]
-        projections = sessions["image_projector"].run({"image_embedding": embedding})
+        embedding = run_chained(sessions["image_encoder"], {"image": image})["image_embedding"]
+        projections = run_chained(sessions["image_projector"], {"image_embedding": embedding})
         size = image.shape[0], image.shape[1]
         return SamImage(sessions, projections, (embedding.shape[2], embedding.shape[3]), size, sam_image_size_px)
 
@@ -82,14 +82,13 @@ class SamImage:
 
     def decode(self, prompts: Prompts) -> Decoded:
         """Decodes prompts in one call."""
-        outputs = self.sessions["point_decoder"].run(
-            {
-                **self.projections,
-                "image_size": np.array(self.size, np.int64),
-                "points": prompts.points,
-                "labels": prompts.labels,
-            }
-        )
+        feeds = {
+            **self.projections,
+            "image_size": np.array(self.size, np.int64),
+            "points": prompts.points,
+            "labels": prompts.labels,
+        }
+        outputs = run_chained(self.sessions["point_decoder"], feeds, to_host=("iou_predictions", "mask_tokens"))
         return Decoded(outputs["iou_predictions"], outputs["mask_tokens"], outputs["image_features"])
 
     def decode_all(self, prompts: Prompts, points_per_batch: int) -> Iterator[Decoded]:

@@ -105,7 +105,7 @@ def point_features(sam: SamImage, points: NDArray[np.float32]) -> NDArray[np.flo
         (P, C) float32.
     """
     rows, columns = sam.grid
-    cells = sam.projections["image_cells"].reshape(rows, columns, -1)
+    cells = np.asarray(sam.projections["image_cells"]).reshape(rows, columns, -1)
     limits = np.array([columns, rows], np.float32) - 1
     at = (points * (np.array([columns, rows], np.float32) / max(sam.size)) - np.float32(0.5)).clip(0, limits)
     low = at.astype(np.int64)

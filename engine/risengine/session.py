@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from risengine.errors import BackendError
 from risengine.manifest import GraphSpec, TensorSpec
 
-__all__ = ["Session", "check_feeds"]
+__all__ = ["DeviceSession", "Session", "check_feeds", "run_chained"]
 
 Array = NDArray[Any]
 
@@ -47,8 +47,41 @@ class Session(Protocol):
         ...
 
 
-def check_feeds(spec: GraphSpec, feeds: Mapping[str, Array]) -> None:
-    """Checks names, dtypes and shapes of a run's inputs.
+@runtime_checkable
+class DeviceSession(Session, Protocol):
+    """A session that can leave its outputs in the memory of its device."""
+
+    def run_on_device(self, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
+        """Runs the graph once.
+
+        Args:
+            feeds: NumPy arrays, or arrays of any library on the device, which are read where they are.
+            to_host: Outputs to return as NumPy arrays.
+
+        Returns:
+            The other outputs as arrays on the device (:class:`~risengine.device_memory.DeviceArray`), each in
+            memory of its own that no later call overwrites.
+
+        Raises:
+            BackendError: As from :meth:`Session.run`.
+            InputError: A feed on the device is not contiguous.
+        """
+        ...
+
+
+def run_chained(session: Session, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
+    """Runs a graph whose outputs are another's inputs, so that they need not visit the host.
+
+    Args:
+        session: A session; where it knows of no device, all outputs are NumPy arrays.
+        feeds: As for :meth:`DeviceSession.run_on_device`.
+        to_host: Outputs that the caller reads.
+    """
+    return session.run_on_device(feeds, to_host) if isinstance(session, DeviceSession) else session.run(feeds)
+
+
+def check_feeds(spec: GraphSpec, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """Checks names, dtypes and shapes of a run's inputs, and returns the sizes of the symbolic dimensions.
 
     Raises:
         BackendError: One is missing, superfluous, of another dtype or shape, or larger or smaller than the engine was
@@ -71,6 +104,7 @@ def check_feeds(spec: GraphSpec, feeds: Mapping[str, Array]) -> None:
                 "equal names being equal sizes. Convert or reshape it."
             )
         _check_profile(spec, name, array.shape)
+    return sizes
 
 
 def _check_profile(spec: GraphSpec, name: str, shape: tuple[int, ...]) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import queue
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.device_memory import DeviceArray, DeviceMemory, device_address
+from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec, TensorSpec
 from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu
@@ -77,26 +76,14 @@ class TensorRtSession:
     @property
     def providers(self) -> tuple[str, ...]:
         """See :class:`risengine.session.Session`."""
-        return (f"{self._library.__name__} {self._library.__version__}",)
+        return (f"{self._spec.engine.library} {self._library.__version__}",) if self._spec.engine else ()
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """See :class:`risengine.session.Session`; a feed may lie on the GPU (:func:`device_address`)."""
+        """See :class:`risengine.session.Session`; a feed may lie on the GPU."""
         return {name: array.to_host() for name, array in self._run(feeds).items()}
 
     def run_on_device(self, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
-        """Runs the engine once and leaves its outputs on the GPU.
-
-        Args:
-            feeds: NumPy arrays, or arrays of any library on the GPU, which are read where they are.
-            to_host: Outputs to return as NumPy arrays all the same.
-
-        Returns:
-            The outputs by name, each in memory of its own that no later call overwrites.
-
-        Raises:
-            BackendError: As from :meth:`run`.
-            InputError: A feed on the GPU is not contiguous.
-        """
+        """See :class:`risengine.session.DeviceSession`."""
         outputs = self._run(feeds)
         return {name: array.to_host() if name in to_host else array for name, array in outputs.items()}
 
@@ -108,10 +95,7 @@ class TensorRtSession:
     def _run(self, feeds: Mapping[str, Any]) -> dict[str, DeviceArray]:
         if self._engine is None:
             raise BackendError(f"the session of {self._spec.file} is closed. Load the bundle again.")
-        addresses = {name: device_address(name, feed) for name, feed in feeds.items()}
-        described: Any = {
-            name: feed if addresses[name] is None else _described(feed, addresses[name]) for name, feed in feeds.items()
-        }
+        described = {name: describe(name, feed) for name, feed in feeds.items()}
         check_feeds(self._spec, described)
         with self._context() as context:
             for name, feed in described.items():
@@ -137,24 +121,6 @@ class TensorRtSession:
         return self._messages[-1] if self._messages else "no reason given"
 
 
-@dataclass(frozen=True)
-class _OnDevice:
-    """Where an array of another library lies, in NumPy's terms."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    address: int
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-
-def _described(array: Any, address: int | None) -> _OnDevice:
-    interface = array.__cuda_array_interface__
-    return _OnDevice(tuple(interface["shape"]), np.dtype(interface["typestr"]), int(address or 0))
-
-
 class _Context:
     """An execution context, its stream, and what the run under way reads and writes."""
 
@@ -165,13 +131,13 @@ class _Context:
         self._memory, self._stream = memory, memory.new_stream()
         self._held: list[Any] = []
 
-    def feed(self, name: str, array: Array | _OnDevice) -> None:
+    def feed(self, name: str, array: Array | OnDevice) -> None:
         """Sets an input; one in the host's memory is copied."""
         self._context.set_input_shape(name, array.shape)
-        if isinstance(array, _OnDevice):
+        if isinstance(array, OnDevice):
             self._context.set_tensor_address(name, array.address)
             return
-        host = np.ascontiguousarray(array)
+        host = np.asarray(array, order="C")
         copy = DeviceArray(self._memory, host.shape, host.dtype)
         self._memory.to_device(copy.address, host, self._stream)
         self._context.set_tensor_address(name, copy.address)

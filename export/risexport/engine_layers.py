@@ -49,12 +49,12 @@ class Fusion:
     Attributes:
         attentions: Number of attentions in one kernel.
         softmaxes: Layers with a softmax of their own, whose logits go through memory.
-        single_products: Nodes of the graph whose matrix product is computed in single precision.
+        single_products: For each layer with a matrix product in single precision, the graph's nodes that it computes.
     """
 
     attentions: int
     softmaxes: tuple[str, ...]
-    single_products: tuple[str, ...]
+    single_products: tuple[tuple[str, ...], ...]
 
 
 def read_layers(messages: Sequence[str]) -> tuple[Layer, ...]:
@@ -70,7 +70,7 @@ def summarise(layers: Sequence[Layer]) -> Fusion:
     return Fusion(
         attentions=sum(_FUSED in layer.name for layer in layers),
         softmaxes=tuple(layer.name for layer in layers if _SOFTMAX.search(layer.name) and _FUSED not in layer.name),
-        single_products=tuple(dict.fromkeys(node for layer in products for node in layer.nodes)),
+        single_products=tuple(layer.nodes for layer in products),
     )
 
 

@@ -77,6 +77,11 @@ class EngineBuilder:
                 )
             self._capabilities: tuple[str, ...] = (here,)
         else:
+            if options.timing_cache is not None:
+                raise InputError(
+                    "tensorrt-rtx measures nothing while it builds, and has no timing cache; expected none. Leave out "
+                    "--timing-cache."
+                )
             self._capabilities = options.compute_capabilities or tuple(self._known_capabilities())
             self._check_capabilities()
         self._timing_cache = _read_cache(options.timing_cache)

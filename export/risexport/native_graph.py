@@ -119,7 +119,7 @@ def _without_scale(logits: Value) -> tuple[Value, float]:
     node = logits.producer()
     if node is None or node.op_type not in {"Mul", "Div"}:
         return logits, 1.0
-    constant = _input(node, 1).const_value
+    constant = onnx_ir.convenience.get_const_tensor(_input(node, 1))
     if constant is None or constant.size != 1 or not _is_product(_input(node, 0)):
         return logits, 1.0
     factor = float(constant.numpy().reshape(()))
@@ -191,7 +191,7 @@ def _replace(graph: onnx_ir.Graph, chain: _Chain) -> None:
         result = add("flat", "Squeeze", [result, _constant(graph, f"{name}_flat_axis", 0)], half)
     result.shape = chain.last.outputs[0].shape
     graph.insert_before(chain.last, nodes)
-    onnx_ir.convenience.replace_all_uses_with(chain.last.outputs[0], result)
+    onnx_ir.convenience.replace_all_uses_with(chain.last.outputs[0], result, replace_graph_outputs=True)
 
 
 def _cast_at_input(graph: onnx_ir.Graph, value: Value) -> None:

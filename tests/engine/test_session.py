@@ -10,7 +10,7 @@ import pytest
 import risengine
 from risengine import BackendError
 from risengine.bundle import open_bundle
-from risengine.session import OnnxSession, usable_providers
+from risengine.onnx_session import OnnxSession
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,3 @@ def test_a_graph_that_is_none(tmp_path: Path) -> None:
     spec = open_bundle("tabletop").manifest.graphs["text_encoder"]
     with pytest.raises(BackendError, match=r"cannot load .*graph\.onnx.*or rebuild the bundle"):
         OnnxSession(path, spec, risengine.RuntimeConfig())
-
-
-def test_providers_are_those_of_this_machine() -> None:
-    assert usable_providers("cpu") == ("CPUExecutionProvider",)
-    assert usable_providers("tensorrt") == ()

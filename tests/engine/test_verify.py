@@ -17,6 +17,7 @@ from risengine.cli import main
 from risengine.config import RuntimeConfig
 from risengine.errors import BundleError
 from risengine.manifest import MANIFEST_NAME, FileSpec
+from risengine.onnx_session import OnnxSession
 from risengine.vectors import Vectors, expand_blocks, read_vectors, write_vectors
 from risengine.verify import Verification, verify_bundle
 
@@ -121,19 +122,19 @@ def test_a_nan_between_the_sampled_positions_is_out_of_tolerance(
     bundle_copy: Path, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the lengths of the rows can see it."""
-    from risengine import verify
+    from risengine import devices
 
     bundle = open_bundle(bundle_copy)
     free = np.setdiff1d(np.arange(vectors.image_embedding.shape.prod()), vectors.image_embedding.positions)[0]
 
-    class Broken(verify.OnnxSession):
+    class Broken(OnnxSession):
         def run(self, feeds):  # type: ignore[no-untyped-def]
             outputs = super().run(feeds)
             if "image_embedding" in outputs:
                 outputs["image_embedding"].reshape(-1)[free] = np.nan
             return outputs
 
-    monkeypatch.setattr(verify, "OnnxSession", Broken)
+    monkeypatch.setattr(devices, "OnnxSession", Broken)
     (failure,) = verify_bundle(bundle, RuntimeConfig(threads=1)).failures
     assert failure.role == "image_encoder"
     assert np.isnan(failure.value)

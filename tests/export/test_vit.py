@@ -30,7 +30,7 @@ from risengine.bundle import Bundle
 from risengine.errors import InputError
 from risexport.clip_checkpoints import load_clip
 from risexport.config import BuildConfig
-from risexport.crops import BoxRule, mask_spans
+from risexport.crops import BoxRule, Layout, mask_spans
 from risexport.presets import MethodOptions, Preset, method_for
 from risexport.vit import VitProposalEncoder
 
@@ -55,13 +55,14 @@ def _perturbed(tower: nn.Module, seed: int) -> nn.Module:
     return tower.requires_grad_(False)
 
 
+@pytest.mark.parametrize("layout", ["packed", "dense"])
 @pytest.mark.parametrize("preset", ["clean", "reference"])
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 33, 70), (7, 61, 44), (64, 48, 97)])
-def test_equals_plain_computation(preset: Preset, count: int, height: int, width: int) -> None:
+def test_equals_plain_computation(preset: Preset, count: int, height: int, width: int, layout: Layout) -> None:
     method = method_for(preset, clip_facts(40), MethodOptions(global_weight=0.7))
     tower = _tower(count)
     image, masks = make_inputs(count, height, width)
-    actual = run_module(VitProposalEncoder(tower, method), image, masks, 0.7)
+    actual = run_module(VitProposalEncoder(tower, method, layout), image, masks, 0.7)
     assert_close(actual, plainly(tower, method, image, masks), 1e-5)
 
 

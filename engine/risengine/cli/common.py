@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -13,32 +14,34 @@ from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.config import RuntimeConfig
 from risengine.engine import Engine, load
 from risengine.errors import InputError
-from risengine.manifest import Method, ProposalSettings
+from risengine.manifest import Method, ProposalSettings, Target
 from risengine.output import check_image_path
 from risengine.overrides import RUNTIME_WEIGHTS
 from risengine.proposals import Progress
 
 __all__ = [
     "Subparsers",
+    "add_device_options",
     "add_engine_options",
     "check_output_paths",
     "describe_timings",
     "load_engine",
     "prompt_progress",
+    "runtime_config",
 ]
 
 Subparsers = argparse._SubParsersAction  # argparse offers no public name for the type
 
 
 def add_engine_options(parser: argparse.ArgumentParser, weights: bool = True) -> None:
-    """Adds ``--bundle``, ``--threads`` and what may be set in place of the bundle's values.
+    """Adds ``--bundle``, the device and what may be set in place of the bundle's values.
 
     Args:
         parser: Parser of a command that calls :func:`load_engine`.
         weights: Whether the command compares masks with texts, so that the method's weights matter.
     """
     parser.add_argument("--bundle", default="tabletop", help="embedded name or bundle directory (default: tabletop)")
-    parser.add_argument("--threads", type=int, default=0, help="threads of one call; 0 = automatic (default)")
+    add_device_options(parser)
     group = parser.add_argument_group("in place of the bundle's settings")
     if weights:
         add_field_options(group, Method, RUNTIME_WEIGHTS, unset="the bundle's")
@@ -49,7 +52,21 @@ def load_engine(options: argparse.Namespace) -> Engine:
     """Loads the engine that the shared options ask for."""
     given = {name: getattr(options, name, None) for name in (*RUNTIME_WEIGHTS, *PROPOSAL_OPTIONS)}
     overrides = {name: value for name, value in given.items() if value is not None}
-    return load(options.bundle, RuntimeConfig(threads=options.threads), **overrides)
+    return load(options.bundle, runtime_config(options), **overrides)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--device``, ``--fallback`` and ``--threads``; :func:`runtime_config` reads them."""
+    parser.add_argument(
+        "--device", choices=get_args(Target), help="what runs the graphs (default: the bundle's target)"
+    )
+    parser.add_argument("--fallback", action="store_true", help="run on the CPU where the device is missing")
+    parser.add_argument("--threads", type=int, default=0, help="threads of one call; 0 = automatic (default)")
+
+
+def runtime_config(options: argparse.Namespace) -> RuntimeConfig:
+    """Returns what :func:`add_device_options` asked for."""
+    return RuntimeConfig(options.device, options.threads, options.fallback)
 
 
 def check_output_paths(options: argparse.Namespace, check_output: Callable[[str], Path]) -> None:

@@ -11,8 +11,7 @@ import msgspec
 from tqdm import tqdm
 
 from risengine.bundle import Bundle, open_bundle
-from risengine.cli.common import Subparsers
-from risengine.config import RuntimeConfig
+from risengine.cli.common import Subparsers, add_device_options, runtime_config
 from risengine.manifest import Role
 from risengine.verify import Verification, verify_bundle
 
@@ -21,14 +20,14 @@ def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Declares the command."""
     parser = commands.add_parser("verify", help="run a bundle's test vectors on this machine")
     parser.add_argument("bundle", nargs="?", default="tabletop", help="embedded name or bundle directory")
-    parser.add_argument("--threads", type=int, default=0, help="threads of one call; 0 = automatic (default)")
+    add_device_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle)
-    config = RuntimeConfig(threads=options.threads)
+    config = runtime_config(options)
     roles = get_args(Role)
     with tqdm(total=len(roles), unit="graph", delay=0.5, leave=False, disable=None) as bar:
 

@@ -1,0 +1,209 @@
+"""An engine is refused, with what to do, wherever it was not compiled for: no GPU is needed to tell."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_gpu import FakeCudart, FakeTensorRt, at
+
+from risengine import tensorrt_session
+from risengine.device_memory import DeviceArray, DeviceMemory
+from risengine.errors import BackendError, BundleError, InputError
+from risengine.manifest import EngineSpec, FileSpec, GraphSpec, ShapeProfile, TensorSpec
+from risengine.nvidia import Gpu, check_engine, cuda_module, native_module, read_gpu
+from risengine.tensorrt_session import TensorRtSession
+
+GPU = Gpu("Fake GPU", "8.6", "13.0", "13.0")
+ENGINE = EngineSpec(
+    library="tensorrt_rtx",
+    version="1.7.1.116",
+    compute_capabilities=("8.6", "8.9"),
+    profiles={"x": ShapeProfile((1, 3), (2, 3), (4, 3))},
+    onnx_sha256="",
+    layers=FileSpec("g.layers.json", "", 0),
+)
+SPEC = GraphSpec(
+    file="g.plan",
+    sha256="",
+    size_bytes=4,
+    inputs=(TensorSpec("x", "float32", ("N", 3)), TensorSpec("scale", "float32", ())),
+    outputs=(TensorSpec("y", "float32", ("N", 3)), TensorSpec("sums", "float32", ("N",))),
+    engine=ENGINE,
+)
+
+
+def compute(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    y = feeds["x"] * feeds["scale"]
+    return {"y": y, "sums": y.sum(axis=1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "version", "capability", "message"),
+    [
+        ({}, "1.7.1.116", "8.6", None),
+        ({}, "1.7.1.116", "8.9", None),
+        ({}, "1.8.0.1", "8.6", r"compiled by tensorrt_rtx 1\.7\.1\.116; 1\.8\.0\.1 is installed.*rebuild"),
+        ({"any_newer_version": True}, "1.8.0.1", "8.6", None),
+        ({"any_newer_version": True}, "1.7.0.9", "8.6", "or a newer one of the same major version"),
+        ({"any_newer_version": True}, "2.0.0.0", "8.6", "2.0.0.0 is installed"),
+        ({}, "1.7.1.116", "8.7", r"compute capability 8\.6, 8\.9; this GPU, Fake GPU, has 8\.7.*--compute-capability"),
+        ({}, "1.7.1.116", "12.0", "has 12.0"),
+        ({"any_newer_gpu": True}, "1.7.1.116", "12.0", None),
+        ({"any_newer_gpu": True}, "1.7.1.116", "7.5", "has 7.5"),
+    ],
+)
+def test_engines_run_only_where_they_were_compiled_for(
+    change: dict[str, Any], version: str, capability: str, message: str | None
+) -> None:
+    spec = replace(SPEC, engine=replace(ENGINE, **change))
+    gpu = replace(GPU, compute_capability=capability)
+    if message is None:
+        check_engine(spec, version, gpu)
+    else:
+        with pytest.raises(BundleError, match=message):
+            check_engine(spec, version, gpu)
+
+
+def test_an_onnx_graph_is_no_engine() -> None:
+    with pytest.raises(BundleError, match="is an ONNX graph; expected a native engine"):
+        check_engine(replace(SPEC, engine=None), "1.7.1.116", GPU)
+
+
+def test_the_gpu_and_its_driver_are_read() -> None:
+    assert read_gpu(FakeCudart()) == GPU
+    with pytest.raises(BackendError, match=r"no NVIDIA driver is loaded.*Install it"):
+        read_gpu(FakeCudart(driver=0))
+    with pytest.raises(BackendError, match=r"serves CUDA 12\.4; the installed libraries need CUDA 13\.0.*Update"):
+        read_gpu(FakeCudart(driver=12040))
+    none = FakeCudart()
+    none.device_status = 100
+    with pytest.raises(BackendError, match="cudaGetDevice failed with 100; expected an NVIDIA GPU"):
+        read_gpu(none)
+
+
+def test_what_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match=r"no_such_library is missing|tensorrt is missing"):
+        native_module("tensorrt")
+    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings.runtime", None)
+    with pytest.raises(BackendError, match=r"cuda-bindings is missing .*pip install \"risengine\[tensorrt\]\""):
+        cuda_module()
+
+
+@pytest.fixture
+def cudart(monkeypatch: pytest.MonkeyPatch) -> FakeCudart:
+    found = FakeCudart()
+    monkeypatch.setattr(tensorrt_session, "cuda_module", lambda: found)
+    return found
+
+
+def open_fake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: bytes = b"plan", **options: Any
+) -> tuple[TensorRtSession, FakeTensorRt]:
+    library = FakeTensorRt(SPEC, compute, **options)
+    monkeypatch.setattr(tensorrt_session, "native_module", lambda name: library)
+    (tmp_path / "g.plan").write_bytes(plan)
+    return TensorRtSession(tmp_path / "g.plan", SPEC), library
+
+
+FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "scale": np.array(0.5, np.float32)}
+
+
+def test_a_session_computes_and_frees_what_it_allocated(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, _ = open_fake(monkeypatch, tmp_path)
+    first = session.run(FEEDS)
+    np.testing.assert_array_equal(first["y"], FEEDS["x"] / 2)
+    np.testing.assert_array_equal(first["sums"], [1.5, 6])
+    again = session.run({**FEEDS, "x": FEEDS["x"][:1]})
+    np.testing.assert_array_equal(again["y"], FEEDS["x"][:1] / 2)
+    np.testing.assert_array_equal(first["y"], FEEDS["x"] / 2)  # nothing wrote over it
+    assert session.providers == ("tensorrt_rtx 1.7.1.116",)
+    gc.collect()
+    assert not cudart.blocks
+
+
+def test_outputs_stay_on_the_device_and_feed_the_next_run_without_a_copy(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, _ = open_fake(monkeypatch, tmp_path)
+    outputs = session.run_on_device(FEEDS, to_host=("sums",))
+    assert isinstance(outputs["sums"], np.ndarray)
+    y = outputs["y"]
+    assert isinstance(y, DeviceArray)
+    before = cudart.copied_to_device
+    twice = session.run_on_device({**FEEDS, "x": y})["y"]
+    assert cudart.copied_to_device == before + 4  # the scale alone
+    np.testing.assert_array_equal(twice.to_host(), FEEDS["x"] / 4)
+    np.testing.assert_array_equal(np.asarray(y), FEEDS["x"] / 2)
+    np.testing.assert_array_equal(y[np.array([1, 1, 0])].to_host(), FEEDS["x"][[1, 1, 0]] / 2)
+    interface = y.__cuda_array_interface__
+    np.testing.assert_array_equal(at(interface["data"][0], interface["shape"], interface["typestr"]), y.to_host())
+
+
+def test_arrays_of_other_libraries_are_read_where_they_are(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, _ = open_fake(monkeypatch, tmp_path)
+    memory = DeviceMemory(cudart)
+    held = DeviceArray(memory, (2, 3), np.dtype(np.float32))
+    at(held.address, (2, 3), "float32")[...] = FEEDS["x"]
+
+    class Foreign:
+        def __init__(self, strides: tuple[int, ...] | None) -> None:
+            self.__cuda_array_interface__ = {**held.__cuda_array_interface__, "strides": strides}
+
+    for strides in (None, (12, 4)):
+        np.testing.assert_array_equal(session.run({**FEEDS, "x": Foreign(strides)})["y"], FEEDS["x"] / 2)
+    with pytest.raises(InputError, match=r"x has strides \(4, 8\); expected \(12, 4\). Make it contiguous"):
+        session.run({**FEEDS, "x": Foreign((4, 8))})
+
+
+def test_a_profile_is_exceeded_before_the_device_is_touched(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, _ = open_fake(monkeypatch, tmp_path)
+    with pytest.raises(BackendError, match=r"x is \(5, 3\); .* compiled for \(1, 3\) to \(4, 3\).*--profile"):
+        session.run({**FEEDS, "x": np.zeros((5, 3), np.float32)})
+    assert cudart.copied_to_device == 0
+    assert SPEC.largest("N") == 4
+    assert replace(SPEC, engine=None).largest("N") is None
+
+
+def test_a_truncated_plan_is_refused(cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"cannot read .*: the plan is damaged. Rebuild the bundle"):
+        open_fake(monkeypatch, tmp_path, plan=b"pla")
+
+
+def test_other_tensors_than_the_manifests_are_refused(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match=r"has the tensors \['x', 'z'\]; the manifest says"):
+        open_fake(monkeypatch, tmp_path, names=["x", "z"])
+
+
+def test_failures_say_why(cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    session, library = open_fake(monkeypatch, tmp_path)
+    library.fails = True
+    with pytest.raises(BackendError, match=r"g.plan failed: a kernel failed. If the GPU's memory ran out"):
+        session.run(FEEDS)
+    library.fails = False
+    cudart.room = 3
+    with pytest.raises(BackendError, match=r"cudaMalloc failed with 2. If the GPU's memory ran out"):
+        session.run(FEEDS)
+    cudart.room = 1 << 20
+    np.testing.assert_array_equal(session.run(FEEDS)["y"], FEEDS["x"] / 2)
+    session.close()
+    with pytest.raises(BackendError, match="is closed"):
+        session.run(FEEDS)
+
+
+def test_an_engine_for_another_gpu_is_not_even_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tensorrt_session, "cuda_module", lambda: FakeCudart(capability=(12, 0)))
+    with pytest.raises(BundleError, match=r"has 12.0"):
+        open_fake(monkeypatch, tmp_path, plan=b"nonsense")
