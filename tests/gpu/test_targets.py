@@ -1,0 +1,130 @@
+"""On a machine with an NVIDIA GPU: every role and whole answers on every target that it has. Elsewhere these skip.
+
+Run them with ``pytest -m gpu``; a bundle is built for each target, so the first test of one takes a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+import risengine
+from risengine.bundle import Bundle, open_bundle
+from risengine.config import RuntimeConfig
+from risengine.demo import demo_pictures
+from risengine.devices import find_device
+from risengine.manifest import Role, Target
+from risengine.measures import relative_error
+from risengine.nvidia import cuda_module, read_gpu
+from risengine.session import DeviceSession
+from risengine.verify import verify_bundle
+from risexport.build import build
+from risexport.config import BuildConfig, EngineOptions, Precision
+from risexport.presets import MethodOptions
+
+pytestmark = pytest.mark.gpu
+
+TABLETOP = Path(__file__).parents[2] / "models" / "tabletop"
+CASES: tuple[tuple[Target, Precision], ...] = (
+    ("cuda", "fp32"),
+    ("cuda", "fp16"),
+    ("tensorrt-rtx", "fp16"),
+    ("tensorrt", "fp16"),
+)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    target, precision = request.param
+    missing = find_device(target).missing
+    if missing:
+        pytest.skip(f"no device for {target}: {missing}")
+    embedded = open_bundle("tabletop").manifest
+    capability = read_gpu(cuda_module()).compute_capability
+    options = EngineOptions((capability,)) if target == "tensorrt-rtx" else EngineOptions()
+    try:
+        config = BuildConfig(
+            out=tmp_path_factory.mktemp("gpu") / "bundle",
+            clip=str(TABLETOP / "clip.json"),
+            clip_checkpoint=str(TABLETOP / "weights" / "clip.safetensors"),
+            sam="tabletop.sam_model:build_tabletop_sam",
+            sam_checkpoint=TABLETOP / "weights" / "sam.safetensors",
+            precision=precision,
+            target=target,
+            engine=options,
+            method=MethodOptions(global_weight=embedded.method.global_weight),
+            proposals=embedded.proposals,
+        )
+        return open_bundle(build(config))
+    except risengine.InputError as error:
+        if "does not compile for compute capability" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle) -> Iterator[risengine.Engine]:
+    with risengine.load(bundle.path) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def on_cpu() -> Iterator[risengine.Engine]:
+    with risengine.load("tabletop") as loaded:
+        yield loaded
+
+
+def test_every_role_passes_the_tolerances_of_the_build(bundle: Bundle) -> None:
+    found = verify_bundle(bundle, RuntimeConfig())
+    assert not found.failures
+    assert {row.role for row in found.parity} == set(get_args(Role))
+    assert "CPUExecutionProvider" not in found.providers[:1]
+
+
+def test_masks_are_those_of_the_cpu(engine: risengine.Engine, on_cpu: risengine.Engine) -> None:
+    for picture in demo_pictures():
+        expected, actual = on_cpu.proposals(picture.path).masks, engine.proposals(picture.path).masks
+        pairs = [(one & two).sum() / max(1, (one | two).sum()) for one in expected for two in actual]
+        best = np.reshape(pairs, (len(expected), len(actual))).max(axis=1)
+        assert (best >= 0.9).mean() >= 0.9
+
+
+def test_answers_are_those_of_the_cpu(engine: risengine.Engine, on_cpu: risengine.Engine) -> None:
+    same = []
+    for picture in demo_pictures():
+        encoded = engine.encode_image(picture.path, masks=on_cpu.proposals(picture.path))
+        described = on_cpu.encode_image(picture.path, masks=encoded.proposals)
+        for question in picture.questions:
+            one, two = engine.segment(encoded, question.text), on_cpu.segment(described, question.text)
+            same.append(one.index == two.index)
+    assert np.mean(same) >= 0.9
+
+
+def test_arrays_of_torch_go_in_and_out_without_a_copy(engine: risengine.Engine) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch is built without CUDA")
+    session = engine.sessions["image_projector"]
+    assert isinstance(session, DeviceSession)
+    (spec,) = session.inputs
+    given = torch.randn(tuple(int(size) for size in spec.shape), device="cuda")
+    outputs: dict[str, Any] = session.run_on_device({spec.name: given})
+    expected = session.run({spec.name: given.cpu().numpy()})
+    for name, held in outputs.items():
+        seen = torch.as_tensor(held, device="cuda")
+        assert seen.data_ptr() == held.address
+        assert relative_error(seen.cpu().numpy(), expected[name]) < 1e-3
+
+
+def test_no_output_is_overwritten_by_the_next_call(engine: risengine.Engine) -> None:
+    session = engine.sessions["text_encoder"]
+    rng = np.random.default_rng(0)
+    tokens = [rng.integers(1, 400, (2, session.inputs[0].shape[1]), dtype=np.int64) for _ in range(2)]
+    first = session.run({"tokens": tokens[0]})["features"]
+    kept = first.copy()
+    session.run({"tokens": tokens[1]})
+    np.testing.assert_array_equal(first, kept)
