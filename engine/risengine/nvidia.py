@@ -55,7 +55,7 @@ def cuda_module() -> Any:
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except (ImportError, OSError) as error:
-        raise BackendError(f'cuda-bindings is missing ({error}). Run: pip install "risengine[tensorrt]"') from error
+        raise BackendError(f"cuda-bindings is missing ({error}). Run: pip install cuda-bindings") from error
 
 
 def read_gpu(cudart: Any) -> Gpu:
