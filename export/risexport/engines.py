@@ -7,7 +7,10 @@ computes then exactly what the graph says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,7 @@ SIZES: dict[str, tuple[int, int, int]] = {
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _MIB = 1 << 20
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,10 @@ class EngineBuilder:
             raise self._failure(role, "read the graph", reasons)
         _allow_decomposition(library, network)
         config = self._config(builder, profiles)
-        monitor = _monitor(library, role, progress)
-        if monitor is not None:
-            config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
-        if monitor is not None and monitor.interrupted:
+        with _deferred_interrupts() as interrupts:
+            config.progress_monitor = _monitor(library, lambda phase: progress(f"compile {role}: {phase}"), interrupts)
+            plan = builder.build_serialized_network(network, config)
+        if interrupts:
             raise KeyboardInterrupt
         if plan is None:
             raise self._failure(role, "make an engine", messages.last_error)
@@ -281,26 +284,35 @@ class _Messages:
         return Logger()
 
 
-def _monitor(library: Any, role: Role, progress: Callable[[str], None]) -> Any:
-    """Returns a monitor that passes on what the compiler is at, and lets an interrupt through."""
-    if not hasattr(library, "IProgressMonitor"):  # before TensorRT 10
-        return None
+def _monitor(library: Any, progress: Callable[[str], None], interrupts: list[int]) -> Any:
+    """Returns a monitor that passes on what the compiler is at, and stops it after an interrupt."""
 
     class Monitor(library.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.interrupted = False
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            try:
-                progress(f"compile {role}: {name}")
-            except KeyboardInterrupt:
-                self.interrupted = True
+            progress(name)
 
         def step_complete(self, name: str, step: int) -> bool:
-            return not self.interrupted
+            return not interrupts
 
         def phase_finish(self, name: str) -> None:
             pass
 
     return Monitor()
+
+
+@contextmanager
+def _deferred_interrupts() -> Iterator[list[int]]:
+    """Collects the signals that would interrupt, because an exception must not pass through the compiler's code."""
+    met: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield met
+        return
+    previous = {number: signal.signal(number, lambda got, _: met.append(got)) for number in _INTERRUPTS}
+    try:
+        yield met
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -154,18 +156,20 @@ def test_a_missing_compiler_is_said_before_the_work(tiny_config: BuildConfig, tm
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_build_that_is_interrupted_in_the_compiler_leaves_nothing(
-    tiny_bundle: Bundle, tiny_config: BuildConfig, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_the_compiler(tiny_bundle: Bundle, tmp_path: Path, number: signal.Signals) -> None:
+    handler = signal.getsignal(number)
+
     def interrupt(stage: str) -> None:
         if ": " in stage:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
 
     builder = EngineBuilder("tensorrt-rtx", EngineOptions(("8.6",)))
     spec = tiny_bundle.manifest.graphs["image_projector"]
     with pytest.raises(KeyboardInterrupt):
         builder.compile("image_projector", spec, _copied(tiny_bundle, tmp_path), tmp_path, interrupt)
     assert not (tmp_path / "image_projector.plan").exists()
+    assert signal.getsignal(number) is handler
 
 
 def _copied(bundle: Bundle, folder: Path) -> Path:
