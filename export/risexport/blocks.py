@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
@@ -11,7 +12,11 @@ from torch.nn import functional
 
 from risengine.errors import InputError
 
-__all__ = ["NEVER", "Block", "Packing", "constant", "require_plain_blocks", "rows"]
+__all__ = ["NEVER", "Block", "Layout", "Packing", "constant", "require_plain_blocks", "rows"]
+
+Layout: TypeAlias = Literal["packed", "dense"]
+"""``packed`` leaves out what masks or short texts make superfluous, so that sizes inside the graph follow from their
+values; ``dense`` computes it, for TensorRT, whose engines have no fast way, or none, for such sizes."""
 
 NEVER = -1e4
 """A logit whose share of any softmax is exactly 0; within the range of float16, as minus infinity would not be."""

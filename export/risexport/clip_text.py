@@ -1,7 +1,7 @@
 """The text encoder: token ids in, CLIP text features out, equal to open_clip's ``encode_text``.
 
-Attention is causal, so that nothing after the end token reaches the feature: the graph computes the longest text's
-tokens instead of the whole context.
+Attention is causal, so that nothing after the end token reaches the feature: in the packed layout the graph computes
+the longest text's tokens instead of the whole context.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from risengine.errors import InputError
-from risexport.blocks import NEVER, Block, constant, require_plain_blocks, rows
+from risexport.blocks import NEVER, Block, Layout, constant, require_plain_blocks, rows
 from risexport.features import unit
 
 __all__ = ["ClipTextEncoder"]
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 class ClipTextEncoder(nn.Module):
     """The ``text_encoder`` role for an open_clip model with CLIP's own causal text tower."""
 
-    def __init__(self, clip: nn.Module, normalised: bool = False) -> None:
+    def __init__(self, clip: nn.Module, normalised: bool = False, layout: Layout = "packed") -> None:
         """Lays the text tower's weights out for the exported graph.
 
         Matrices and embeddings are copied; norms, layer scales and activations are the model's own modules. The model
@@ -35,13 +35,14 @@ class ClipTextEncoder(nn.Module):
             clip: open_clip's ``CLIP``, which holds the tower's parts itself, or ``CustomTextCLIP``, which has a tower.
             normalised: Give features of unit length. A method that compares by product mixes such, and their mix is no
                 longer normalised by anyone.
+            layout: Whether what follows the longest text is left out.
 
         Raises:
             InputError: The text tower is not causal, reads its feature elsewhere than at the end token, or has blocks
                 that this encoder does not compute.
         """
         super().__init__()
-        self.normalised = normalised
+        self.normalised, self.layout = normalised, layout
         tower: Any = getattr(clip, "text", clip)
         pooling = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
         plain = hasattr(tower, "token_embedding") and getattr(tower, "cls_emb", None) is None
@@ -69,10 +70,12 @@ class ClipTextEncoder(nn.Module):
             (T, E) float32, of unit length if ``normalised``.
         """
         end = tokens.argmax(-1)
-        length = end.max().item() + 1
-        torch._check(length >= 1)
-        torch._check(length <= tokens.shape[1])
-        tokens = tokens[:, :length]
+        length: Any = tokens.shape[1]
+        if self.layout == "packed":
+            length = end.max().item() + 1
+            torch._check(length >= 1)
+            torch._check(length <= tokens.shape[1])
+            tokens = tokens[:, :length]
         if self.id_map is not None:
             tokens = torch.index_select(self.id_map, 0, tokens.flatten()).reshape(tokens.shape)
         states = rows(self.table, tokens) + self.positions[:length]

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 
 from risengine.manifest import Method
+from risexport.blocks import Layout
 from risexport.resample import ResizeKind, resize, resize_weights
 
-__all__ = ["BoxRule", "Layout", "mask_spans", "square_views", "token_weights"]
+__all__ = ["BoxRule", "mask_spans", "square_views", "token_weights"]
 
 BoxRule: TypeAlias = Literal["tight", "centroid"]
-
-Layout: TypeAlias = Literal["packed", "dense"]
-"""``packed`` leaves out what the masks make superfluous, so that sizes inside the graph follow from their values;
-``dense`` computes it, for TensorRT, whose engines have no fast way, or none, for such sizes."""
 
 _WINDOWS = (4, 2, 1)
 """Fractions of the image's sides, smallest window first."""

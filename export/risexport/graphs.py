@@ -13,8 +13,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec, Method, Role
+from risexport.blocks import Layout
 from risexport.clip_text import ClipTextEncoder
-from risexport.crops import Layout
 from risexport.onnx_export import ExportRequest, export_graph
 from risexport.resnet import ResnetProposalEncoder
 from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder
@@ -105,7 +105,7 @@ def clip_graphs(clip: CLIP, method: Method, layout: Layout = "packed") -> list[G
     Args:
         clip: open_clip's ``CLIP`` or ``CustomTextCLIP``.
         method: Values of the method, which become part of ``proposal_encoder``.
-        layout: Of the latter.
+        layout: Whether sizes inside the graphs may follow from their inputs' values.
 
     Raises:
         InputError: The image or text tower is of a kind that the method or the exporter does not cover.
@@ -130,7 +130,7 @@ def clip_graphs(clip: CLIP, method: Method, layout: Layout = "packed") -> list[G
         ),
         GraphPlan(
             role="text_encoder",
-            module=ClipTextEncoder(clip, normalised=method.similarity == "dot"),
+            module=ClipTextEncoder(clip, normalised=method.similarity == "dot", layout=layout),
             inputs={"tokens": tokens},
             outputs=("features",),
             dynamic={"tokens": {0: "T"}},

@@ -17,8 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from risengine.errors import InputError
 from risengine.manifest import Method
-from risexport.blocks import constant
-from risexport.crops import Layout, square_views, token_weights
+from risexport.blocks import Layout, constant
+from risexport.crops import square_views, token_weights
 from risexport.features import mix, unit
 
 __all__ = ["ResnetProposalEncoder"]

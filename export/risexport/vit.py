@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from risengine.errors import InputError
 from risengine.manifest import Method
-from risexport.blocks import NEVER, Block, Packing, constant, require_plain_blocks, rows
-from risexport.crops import Layout, square_views, token_weights
+from risexport.blocks import NEVER, Block, Layout, Packing, constant, require_plain_blocks, rows
+from risexport.crops import square_views, token_weights
 from risexport.features import mix
 
 __all__ = ["VitProposalEncoder"]

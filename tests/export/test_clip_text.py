@@ -46,6 +46,7 @@ def test_equals_encode_text(options: dict[str, object]) -> None:
     tokens = open_clip.tokenize(TEXTS)
     with torch.inference_mode():
         _assert_close(ClipTextEncoder(clip)(tokens), clip.encode_text(tokens), 1e-5)
+        _assert_close(ClipTextEncoder(clip, layout="dense")(tokens), clip.encode_text(tokens), 1e-5)
 
 
 def test_normalised_features_have_unit_length() -> None:
