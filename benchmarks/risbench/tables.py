@@ -8,7 +8,7 @@ from risbench.accuracy import AccuracyReport, BundleFacts, KindResult, SplitResu
 from risbench.agreement import Agreement, AgreementReport
 from risbench.metrics import PRECISION_AT
 
-__all__ = ["format_accuracy", "format_agreement", "format_table", "markdown_accuracy"]
+__all__ = ["format_accuracy", "format_agreement", "format_table", "markdown_accuracy", "markdown_agreement"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -109,6 +109,34 @@ def format_agreement(report: AgreementReport) -> str:
             "the same mask. ms: of an image's proposals, in turns.",
         ]
     )
+
+
+def markdown_agreement(report: AgreementReport) -> str:
+    """Returns the figures a README shows, as a Markdown table with its conditions, in percent."""
+    rows = [
+        "| set | expressions | masks an image, A and B | recall of A's masks | same answer | mIoU A | mIoU B "
+        "| same answer, A's masks | lowest cosine | proposals, A / B |",
+        f"|{'---|' * 10}",
+    ]
+    for name, result in report.splits.items():
+        own, same = result.end_to_end, result.same_proposals
+        cells = [
+            name,
+            str(result.expressions),
+            f"{result.proposals_a:.1f}, {result.proposals_b:.1f}",
+            *(_percent(value) for value in (result.recall, own.same_mask, own.miou_a, own.miou_b, same.same_mask)),
+            _cosine(result.lowest_cosine),
+            f"{result.proposal_ms_a / result.proposal_ms_b:.2f} x",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    environment = report.environment
+    conditions = (
+        f"Percent; `{report.config.dataset}`. A: {_bundle_line(report.a)}. B: {_bundle_line(report.b)}. "
+        f"{environment.cpu}, {report.threads or 'automatic'} threads. same: an IoU of at least "
+        f"{report.same_mask_iou:g}. The answers are with each bundle's own masks, or with A's given to both; cosine: of the features of the same "
+        "mask; proposals: mean time of A's proposal stage over B's, in turns."
+    )
+    return "\n".join([*rows, "", conditions])
 
 
 def _bundle_line(bundle: BundleFacts) -> str:

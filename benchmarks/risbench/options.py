@@ -1,0 +1,38 @@
+"""Options and outputs that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from risengine.output import write_atomically
+
+__all__ = ["Subparsers", "add_outputs", "add_threads", "write_json", "write_text"]
+
+Subparsers = argparse._SubParsersAction  # argparse offers no public name for the type
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--threads``."""
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of either side (default: all)")
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--json`` and ``--markdown``."""
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
+    parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
+
+
+def write_json(path: Path | None, report: object) -> None:
+    """Writes a report, a dataclass; nothing without a path."""
+    if path is not None:
+        data = msgspec.json.format(msgspec.json.encode(report, enc_hook=str), indent=2)
+        write_atomically(path, lambda file: file.write(data + b"\n"))
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Writes a text with a line's end behind it; nothing without a path."""
+    if path is not None:
+        write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
