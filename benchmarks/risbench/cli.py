@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from risbench.latency_command import add_latency
 from risbench.options import add_outputs, add_threads, write_json, write_text
 from risbench.refer import DATASETS, PolygonRule, tabletop_root
+from risbench.report_command import add_report_commands
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.errors import BackendError, InputError, RisError
 from risengine.manifest import ProposalSettings
@@ -30,29 +31,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; the process's own when left out.
 
     Returns:
-        Exit status: 0, 2 for a refusal that says why, 130 after an interrupt.
+        Exit status: 0, 1 for a comparison or check that failed, 2 for a refusal that says why, 130 after an interrupt.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        _run(options)
+        return _run(options)
     except RisError as error:
         print(f"risbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("risbench: interrupted, nothing was written", file=sys.stderr)
         return 130
-    return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     from risengine.output import check_writable
 
     for name in ("json", "markdown", "html"):  # before the work
         if (path := getattr(options, name, None)) is not None:
             check_writable(path)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except ModuleNotFoundError as error:
         raise BackendError(
             f'risbench needs {error.name}, which is not installed. Run: pip install "risengine[bench]"'
@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add_outputs(proposals)
     proposals.set_defaults(run=_run_proposals)
     add_latency(commands)
+    add_report_commands(commands)
     return parser
 
 

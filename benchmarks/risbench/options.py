@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from risengine.output import write_atomically
 
@@ -26,9 +27,9 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_json(path: Path | None, report: object) -> None:
-    """Writes a report, a dataclass; nothing without a path."""
+    """Writes a report, a dataclass of plain values, paths and NumPy's numbers; nothing without a path."""
     if path is not None:
-        data = msgspec.json.format(msgspec.json.encode(report, enc_hook=str), indent=2)
+        data = msgspec.json.format(msgspec.json.encode(report, enc_hook=_plain), indent=2)
         write_atomically(path, lambda file: file.write(data + b"\n"))
 
 
@@ -36,3 +37,11 @@ def write_text(path: Path | None, text: str) -> None:
     """Writes a text with a line's end behind it; nothing without a path."""
     if path is not None:
         write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a report holds a {type(value).__name__}, which JSON has no form for")

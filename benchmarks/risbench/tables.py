@@ -133,8 +133,8 @@ def markdown_agreement(report: AgreementReport) -> str:
     conditions = (
         f"Percent; `{report.config.dataset}`. A: {_bundle_line(report.a)}. B: {_bundle_line(report.b)}. "
         f"{environment.cpu}, {report.threads or 'automatic'} threads. same: an IoU of at least "
-        f"{report.same_mask_iou:g}. The answers are with each bundle's own masks, or with A's given to both; cosine: of the features of the same "
-        "mask; proposals: mean time of A's proposal stage over B's, in turns."
+        f"{report.same_mask_iou:g}. The answers are with each bundle's own masks, or with A's given to both; cosine: "
+        "of the features of the same mask; proposals: mean time of A's proposal stage over B's, in turns."
     )
     return "\n".join([*rows, "", conditions])
 
