@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from risbench.ablations import ABLATIONS, opened_variants
 from risbench.latency_command import add_latency
 from risbench.options import add_outputs, add_threads, write_json, write_text
-from risbench.refer import DATASETS, PolygonRule, tabletop_root
+from risbench.refer import DATASETS, PolygonRule, load_refer, tabletop_root
 from risbench.report_command import add_report_commands
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.errors import BackendError, InputError, RisError
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from risengine.output import check_writable
 
-    for name in ("json", "markdown", "html"):  # before the work
+    for name in ("json", "markdown", "html", "answers", "contact_sheet"):  # before the work
         if (path := getattr(options, name, None)) is not None:
             check_writable(path)
     try:
@@ -69,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     accuracy.add_argument("bundle", help="name of an embedded bundle, or a bundle directory")
     _add_data_options(accuracy)
+    accuracy.add_argument(
+        "--ablation", nargs="+", default=(), choices=ABLATIONS, help="measure the method with this alone too"
+    )
+    accuracy.add_argument(
+        "--answers", type=Path, metavar="OUT.jsonl", help="write every answer here; a run cut short goes on from it"
+    )
+    accuracy.add_argument("--contact-sheet", type=Path, metavar="OUT.png", help="draw the best and worst answers here")
     add_outputs(accuracy)
     accuracy.set_defaults(run=_run_accuracy)
     agreement = commands.add_parser(
@@ -148,13 +157,29 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 def _run_accuracy(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from risbench.accuracy import measure_accuracy
+    from risbench.accuracy import bundle_facts, measure_accuracy
+    from risbench.answer_log import AnswerLog
+    from risbench.extremes import draw_extremes
     from risbench.tables import format_accuracy, markdown_accuracy
     from risengine import load
+    from risengine.output import check_image_path, save_image
 
     config = _evaluation(options)
-    with logging_redirect_tqdm(), load(options.bundle) as engine:  # warnings do not break the progress bar
-        report = measure_accuracy(engine, config)
+    if options.contact_sheet is not None:
+        check_image_path(options.contact_sheet)
+    with (
+        logging_redirect_tqdm(),  # warnings do not break the progress bar
+        load(options.bundle) as engine,
+        opened_variants(options.bundle, options.ablation) as variants,
+    ):
+        data = dataclasses.replace(config, splits=(), limit=None)  # more of the same goes into one file
+        conditions = {"bundle": bundle_facts(engine), "data": data, "ablations": options.ablation}
+        log = AnswerLog(options.answers, conditions)
+        log.resume()
+        report = measure_accuracy(engine, config, log, variants)
+        if options.contact_sheet is not None:
+            dataset = load_refer(config.refer, config.dataset, config.split_by)
+            save_image(draw_extremes(engine, dataset, list(log.sentences), config.polygons), options.contact_sheet)
     write_json(options.json, report)
     write_text(options.markdown, markdown_accuracy(report))
     print(format_accuracy(report))

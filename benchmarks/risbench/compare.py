@@ -130,9 +130,9 @@ def _figures(report: Report, by_reference: bool) -> Iterator[tuple[str, _Figure]
     elif isinstance(report, AgreementReport):
         yield from _agreement_figures(report)
     elif isinstance(report, FeaturesReport):
-        for stage, comparison in (("features", report.features), ("tail", report.tail)):
+        for name, comparison in (("features", report.features), ("tail", report.tail)):
             if comparison is not None:
-                yield f"{stage}: speed", _Figure(comparison.speedup, "speed", "x")
+                yield f"{name}: speed", _Figure(comparison.speedup, "speed", "x")
     else:
         yield from _proposal_figures(report)
 
@@ -149,9 +149,9 @@ def _latency_figures(report: LatencyReport, by_reference: bool) -> Iterator[tupl
     for name, side in report.sides.items():
         if name == REFERENCE:
             continue
-        for stage, result in side.stages.items():
+        for stage_name, result in side.stages.items():
             if result.timing.p50_ms > _COUNTED_STAGE * side.whole.p50_ms:
-                yield f"{name}, {stage}", _Figure(result.timing.p50_ms * gflop_per_ms, "cost", "GFLOP of GEMM")
+                yield f"{name}, {stage_name}", _Figure(result.timing.p50_ms * gflop_per_ms, "cost", "GFLOP of GEMM")
         for title, timing in (("whole", side.whole), ("further", side.further)):
             yield f"{name}, {title}", _Figure(timing.p50_ms * gflop_per_ms, "cost", "GFLOP of GEMM")
 

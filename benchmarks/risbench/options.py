@@ -10,7 +10,7 @@ import numpy as np
 
 from risengine.output import write_atomically
 
-__all__ = ["Subparsers", "add_outputs", "add_threads", "write_json", "write_text"]
+__all__ = ["Subparsers", "add_outputs", "add_threads", "plain", "write_json", "write_text"]
 
 Subparsers = argparse._SubParsersAction  # argparse offers no public name for the type
 
@@ -29,7 +29,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 def write_json(path: Path | None, report: object) -> None:
     """Writes a report, a dataclass of plain values, paths and NumPy's numbers; nothing without a path."""
     if path is not None:
-        data = msgspec.json.format(msgspec.json.encode(report, enc_hook=_plain), indent=2)
+        data = msgspec.json.format(msgspec.json.encode(report, enc_hook=plain), indent=2)
         write_atomically(path, lambda file: file.write(data + b"\n"))
 
 
@@ -39,7 +39,8 @@ def write_text(path: Path | None, text: str) -> None:
         write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Turns paths and NumPy's numbers into what JSON has a form for."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.generic):
