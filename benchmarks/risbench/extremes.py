@@ -22,7 +22,7 @@ _CELL_WIDTH_PX = 480
 
 
 def pick_extremes(records: Sequence[SentenceRecord], count: int) -> tuple[list[SentenceRecord], list[SentenceRecord]]:
-    """Picks the best and the worst answers; a record is never both.
+    """Picks the best and the worst answers, at most one about an object of either; a record is never both.
 
     Of the worst, those come first whose object was best proposed: there the choice was wrong, not the proposals.
 
@@ -32,8 +32,15 @@ def pick_extremes(records: Sequence[SentenceRecord], count: int) -> tuple[list[S
     """
     own = [record for record in records if record.ablation is None and not record.answer.refused]
     ordered = sorted(own, key=lambda record: (-record.iou, record.answer.oracle.iou))
-    best = ordered[: min(count, (len(ordered) + 1) // 2)]
-    return best, ordered[len(best) :][-count:][::-1]
+    half = (len(ordered) + 1) // 2
+    return _one_a_ref(ordered[:half])[:count], _one_a_ref(ordered[half:][::-1])[:count]
+
+
+def _one_a_ref(records: Sequence[SentenceRecord]) -> list[SentenceRecord]:
+    first: dict[tuple[str, int], SentenceRecord] = {}
+    for record in records:
+        first.setdefault((record.split, record.ref_id), record)
+    return list(first.values())
 
 
 def draw_extremes(

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from risbench.accuracy import bundle_facts
@@ -132,11 +133,12 @@ def _open(config: LatencyConfig, threads: int, opened: ExitStack) -> _Bench:
     """Loads all sides; they are closed with the context."""
     runtimes = {f"engine, {device}": RuntimeConfig(device, threads) for device in config.devices}
     image = config.image or demo_pictures()[0].path
+    pixels = load_image(image)
     with load(config.bundle, next(iter(runtimes.values())), **config.settings) as scout:
         manifest = scout.manifest
-        settings = _settings(scout, image, config.keep)
+        settings = _settings(scout, pixels, config.keep)
     default = _RANDOM_PROPOSALS if has_random_weights(manifest, "sam") else None
-    task = Task(image, _given_masks(image, config.proposals or default))
+    task = Task(image, _given_masks(pixels, config.proposals or default))
     models = load_models(manifest, config.files)
     engines = {
         name: EnginePath(opened.enter_context(open_engine(config.bundle, runtime, settings)), task)
@@ -146,22 +148,21 @@ def _open(config: LatencyConfig, threads: int, opened: ExitStack) -> _Bench:
     return _Bench(config, threads, task, models, engines, reference)
 
 
-def _settings(engine: Engine, image: Path, keep: float | None) -> ProposalSettings:
+def _settings(engine: Engine, pixels: NDArray[np.uint8], keep: float | None) -> ProposalSettings:
     settings = engine.proposal_settings
     if not has_random_weights(engine.manifest, "sam"):
         if keep is not None:
             raise InputError(f"keep = {keep}, but the bundle's SAM is trained and has thresholds. Leave it out.")
         return settings
-    sam = SamImage.encode(engine.sessions, load_image(image), engine.manifest.sam_image_size_px)
+    sam = SamImage.encode(engine.sessions, pixels, engine.manifest.sam_image_size_px)
     share = keep or _RANDOM_KEEP
     with shown("predicted IoU of every prompt") as progress:
         return settings_keeping(sam, settings, [share], progress)[share]
 
 
-def _given_masks(image: Path, count: int | None) -> Proposals | None:
+def _given_masks(pixels: NDArray[np.uint8], count: int | None) -> Proposals | None:
     if count is None:
         return None
-    pixels = load_image(image)
     return Proposals.from_masks(random_masks(np.random.default_rng(0), (pixels.shape[0], pixels.shape[1]), count))
 
 
@@ -291,5 +292,5 @@ def _parity(bench: _Bench) -> Parity:
         expected=match.expected,
         lowest_mask_iou=match.lowest_iou,
         relative_error=relative_error(run.encoded.features, features),
-        answer_iou=mask_iou(path.engine.segment(run.encoded, text).mask, expected.mask),
+        answer_iou=float(mask_iou(path.engine.segment(run.encoded, text).mask, expected.mask)),
     )

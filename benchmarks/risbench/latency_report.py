@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from risbench.accuracy import BundleFacts
 from risbench.cold_start import ColdStart
@@ -63,7 +64,7 @@ class LatencyConfig:
     threads: int = 0
     proposals: int | None = None
     keep: float | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     timing: TimingConfig = field(default_factory=TimingConfig)
     batch: int = 4
     cold_starts: int = 3
