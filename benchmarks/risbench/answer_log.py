@@ -12,6 +12,7 @@ from risbench.answers import Answer
 from risbench.options import plain
 from risbench.refer import Ref
 from risengine.errors import InputError
+from risengine.output import write_atomically
 
 __all__ = ["AnswerLog", "ImageOutcome", "SentenceRecord", "record_sentences"]
 
@@ -103,10 +104,8 @@ class AnswerLog:
                     "another file."
                 )
             self._read(lines[1:])
-        with self.path.open("wb") as file:
-            file.write(header + b"\n")
-            for (split, image_id), outcome in self.outcomes.items():
-                file.write(_lines(split, image_id, outcome))
+        known = b"".join(_lines(*where, outcome) for where, outcome in self.outcomes.items())
+        write_atomically(self.path, lambda file: file.write(header + b"\n" + known))
 
     def add(self, split: str, image_id: int, outcome: ImageOutcome) -> None:
         """Takes an image's outcome in, and writes it."""

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"risbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("risbench: interrupted, nothing was written", file=sys.stderr)
+        print("risbench: interrupted, no report was written", file=sys.stderr)
         return 130
 
 
