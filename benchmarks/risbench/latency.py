@@ -6,6 +6,7 @@ that tell what the machine can do.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ def measure_latency(config: LatencyConfig) -> LatencyReport:
         run = next(iter(bench.last.values()))
         return LatencyReport(
             bundle=bundle_facts(first),
-            config=config,
+            config=bench.config,
             environment=environment,
             threads=threads,
             image_size=run.encoded.size,
@@ -136,9 +137,9 @@ def _open(config: LatencyConfig, threads: int, opened: ExitStack) -> _Bench:
     pixels = load_image(image)
     with load(config.bundle, next(iter(runtimes.values())), **config.settings) as scout:
         manifest = scout.manifest
-        settings = _settings(scout, pixels, config.keep)
-    default = _RANDOM_PROPOSALS if has_random_weights(manifest, "sam") else None
-    task = Task(image, _given_masks(pixels, config.proposals or default))
+        config = _resolved(config, random_sam=has_random_weights(manifest, "sam"))
+        settings = scout.proposal_settings if config.keep is None else _settings_keeping(scout, pixels, config.keep)
+    task = Task(image, _given_masks(pixels, config.proposals))
     models = load_models(manifest, config.files)
     engines = {
         name: EnginePath(opened.enter_context(open_engine(config.bundle, runtime, settings)), task)
@@ -148,16 +149,21 @@ def _open(config: LatencyConfig, threads: int, opened: ExitStack) -> _Bench:
     return _Bench(config, threads, task, models, engines, reference)
 
 
-def _settings(engine: Engine, pixels: NDArray[np.uint8], keep: float | None) -> ProposalSettings:
-    settings = engine.proposal_settings
-    if not has_random_weights(engine.manifest, "sam"):
-        if keep is not None:
-            raise InputError(f"keep = {keep}, but the bundle's SAM is trained and has thresholds. Leave it out.")
-        return settings
+def _resolved(config: LatencyConfig, random_sam: bool) -> LatencyConfig:
+    """Sets what a SAM with random weights is measured at."""
+    if random_sam:
+        return dataclasses.replace(
+            config, keep=config.keep or _RANDOM_KEEP, proposals=config.proposals or _RANDOM_PROPOSALS
+        )
+    if config.keep is not None:
+        raise InputError(f"keep = {config.keep}, but the bundle's SAM is trained and has thresholds. Leave it out.")
+    return config
+
+
+def _settings_keeping(engine: Engine, pixels: NDArray[np.uint8], share: float) -> ProposalSettings:
     sam = SamImage.encode(engine.sessions, pixels, engine.manifest.sam_image_size_px)
-    share = keep or _RANDOM_KEEP
     with shown("predicted IoU of every prompt") as progress:
-        return settings_keeping(sam, settings, [share], progress)[share]
+        return settings_keeping(sam, engine.proposal_settings, [share], progress)[share]
 
 
 def _given_masks(pixels: NDArray[np.uint8], count: int | None) -> Proposals | None:

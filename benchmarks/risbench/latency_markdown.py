@@ -117,8 +117,10 @@ def _start_table(report: LatencyReport) -> str:
     header = ["new process, median", "processes", "imports, ms", "load, ms", "to the first mask, ms", "MiB", "peak MiB"]
     table = _table(header, [[name, *_start_cells(side)] for name, side in sides.items()])
     ratio = report.ratios.get("cold")
-    note = "to the first mask: from the start of the process; MiB: resident when loaded, and at most"
-    return f"{table}\n\n{note}" + ("." if ratio is None else f". To the first mask: ratio {ratio:.2f} x.")
+    note = "Files were in the system's cache. MiB: resident when loaded, and at most while answering"
+    return f"{table}\n\n{note}" + (
+        "." if ratio is None else f". To the first mask, reference over engine: {ratio:.2f} x."
+    )
 
 
 def _start_cells(side: SideResult) -> list[str]:
@@ -135,8 +137,10 @@ def _conditions(report: LatencyReport) -> str:
     height, width = report.image_size
     settings = bundle.proposals
     points = f"{settings.points_per_side} x {settings.points_per_side} points"
+    if config.keep is not None:
+        points += f", thresholds at which {100 * config.keep:g} % of them keep a mask, no box NMS"
     masks = f"{report.engine.proposed} masks proposed, {report.engine.described} described"
-    if report.engine.proposed != report.engine.described:
+    if config.proposals is not None:
         masks += " (the same random ones on all sides)"
     rates = ", ".join(f"{library} {rate:.0f}" for library, rate in report.machine.gemm_gflop_per_s.items())
     versions = ", ".join(f"{name} {environment.packages.get(name, '?')}" for name in ("onnxruntime", "torch"))
