@@ -141,7 +141,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--refer", type=Path, metavar="ROOT", help="REFER's data folder (tabletop: the repository's)")
+    parser.add_argument(
+        "--refer",
+        type=Path,
+        metavar="ROOT",
+        help="REFER's data folder (tabletop: the repository's); PhraseCut's files lie in ROOT/phrasecut",
+    )
     parser.add_argument("--dataset", choices=sorted(DATASETS), default="tabletop", help="default: %(default)s")
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that the partition is tested on")
     parser.add_argument("--split-by", metavar="WHO", help="partition, e.g. google for refcocog (default: umd)")

@@ -28,7 +28,9 @@ def add_latency(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--proposals", type=int, metavar="N", help="describe N given masks, not SAM's (default: SAM's; random SAM: 100)"
     )
-    parser.add_argument("--keep", type=float, metavar="SHARE", help="of the prompts of a random SAM (default: 0.5)")
+    parser.add_argument(
+        "--keep", type=float, metavar="SHARE", help="of a random SAM's prompts that pass (default: 0.5)"
+    )
     parser.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=10, metavar="N", help="fewest rounds (default: %(default)s)")
     parser.add_argument(

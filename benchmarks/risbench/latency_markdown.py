@@ -138,7 +138,7 @@ def _conditions(report: LatencyReport) -> str:
     settings = bundle.proposals
     points = f"{settings.points_per_side} x {settings.points_per_side} points"
     if config.keep is not None:
-        points += f", thresholds at which {100 * config.keep:g} % of them keep a mask, no box NMS"
+        points += f", a threshold of predicted IoU that {100 * config.keep:g} % of them pass, no box NMS"
     masks = f"{report.engine.proposed} masks proposed, {report.engine.described} described"
     if config.proposals is not None:
         masks += " (the same random ones on all sides)"

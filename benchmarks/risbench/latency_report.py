@@ -45,8 +45,8 @@ class LatencyConfig:
         threads: Threads of every side; 0 for all processors of this process.
         proposals: So many masks, always the same, are described in place of what SAM proposes, after SAM has run all
             the same; None for SAM's own, or 100 where SAM's weights are random.
-        keep: Share of the prompts that keep a mask, by choice of the thresholds, where SAM's weights are random; None
-            for half there, and for the settings' own thresholds elsewhere.
+        keep: Share of the prompts with a mask of sufficient predicted IoU, by choice of the threshold, where SAM's
+            weights are random; None for half there, and for the settings' own thresholds elsewhere.
         settings: What differs from the bundle's proposal settings, by name.
         timing: How often a question is asked.
         batch: Images that are answered one after the other and timed together; 0 for none.
