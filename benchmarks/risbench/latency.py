@@ -140,7 +140,7 @@ def _open(config: LatencyConfig, threads: int, opened: ExitStack) -> _Bench:
         config = _resolved(config, random_sam=has_random_weights(manifest, "sam"))
         settings = scout.proposal_settings if config.keep is None else _settings_keeping(scout, pixels, config.keep)
     task = Task(image, _given_masks(pixels, config.proposals))
-    models = load_models(manifest, config.files)
+    models = load_models(manifest, config.files, weights_needed=config.reference)
     engines = {
         name: EnginePath(opened.enter_context(open_engine(config.bundle, runtime, settings)), task)
         for name, runtime in runtimes.items()

@@ -142,7 +142,7 @@ def _column(figure: Figure, count: int) -> Sequence[Any]:
 
 def _finish(axes: Any) -> None:
     axes.grid(alpha=0.3)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
     axes.legend(fontsize=7)
 
 

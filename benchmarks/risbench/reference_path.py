@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ __all__ = ["Models", "ReferencePath", "has_random_weights", "load_models", "open
 _RANDOM = "random"
 _TABLETOP = Path(__file__).resolve().parents[2] / "models" / "tabletop"
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Models:
@@ -45,21 +48,27 @@ def has_random_weights(manifest: Manifest, role: Literal["clip", "sam"]) -> bool
     return _source(manifest, role).checkpoint == _RANDOM
 
 
-def load_models(manifest: Manifest, files: ModelFiles) -> Models:
+def load_models(manifest: Manifest, files: ModelFiles, weights_needed: bool = True) -> Models:
     """Loads the models that a bundle was made from.
 
     The repository's own checkpoints are found by their names. Random weights are made again: they are always the same.
+
+    Args:
+        manifest: The bundle's.
+        files: Where the models are, as far as the manifest does not say.
+        weights_needed: Whether a checkpoint that is not found is an error; random weights will do to count arithmetic.
 
     Raises:
         InputError: A model or checkpoint is not found, or is not the bundle's.
     """
     clip_source, sam_source = _source(manifest, "clip"), _source(manifest, "sam")
     clip, clip_facts = load_clip(
-        files.clip or _in_repository(clip_source.model, _TABLETOP), _checkpoint(clip_source, files.clip_checkpoint)
+        files.clip or _in_repository(clip_source.model, _TABLETOP),
+        _checkpoint(clip_source, files.clip_checkpoint, weights_needed),
     )
-    sam, sam_facts = load_sam(sam_source.model, _checkpoint(sam_source, files.sam_checkpoint))
+    sam, sam_facts = load_sam(sam_source.model, _checkpoint(sam_source, files.sam_checkpoint, weights_needed))
     for source, sha256 in ((clip_source, clip_facts.sha256), (sam_source, sam_facts.sha256)):
-        if sha256 != source.sha256:
+        if sha256 != source.sha256 and (sha256 or weights_needed):
             raise InputError(
                 f"the {source.role} checkpoint has SHA-256 {sha256[:16]}...; bundle {manifest.name} was made from "
                 f"{source.checkpoint}, {source.sha256[:16]}.... Pass that one as --{source.role}-checkpoint."
@@ -142,15 +151,18 @@ def _in_repository(name: str, folder: Path) -> str:
     return str(path) if path.is_file() else name
 
 
-def _checkpoint(source: Source, given: Path | None) -> Path | None:
+def _checkpoint(source: Source, given: Path | None, needed: bool) -> Path | None:
     if given is not None:
         return given
     if source.checkpoint == _RANDOM:
         return None
     path = Path(_in_repository(source.checkpoint, _TABLETOP / "weights"))
-    if not path.is_file():
+    if path.is_file():
+        return path
+    if needed:
         raise InputError(
             f"{source.role} was built from {source.checkpoint}, which is not in this folder. Pass its path as "
             f"--{source.role}-checkpoint."
         )
-    return path
+    _logger.warning("%s is not needed to count the arithmetic of %s: random weights do", source.checkpoint, source.role)
+    return None
