@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from risbench.accuracy import encode_image
@@ -66,7 +67,7 @@ def draw_extremes(
 
 
 def _pair(
-    engine: Engine, encoded: EncodedImage, truth: np.ndarray, record: SentenceRecord
+    engine: Engine, encoded: EncodedImage, truth: NDArray[np.bool_], record: SentenceRecord
 ) -> tuple[Image.Image, Image.Image]:
     """Draws an answer and the truth; where nothing was proposed the answer is the bare image."""
     meant = mask_boxes(truth[None])[0]

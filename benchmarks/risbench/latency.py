@@ -80,9 +80,9 @@ def measure_latency(config: LatencyConfig) -> LatencyReport:
         machine, samples = _take_turns(bench)
         further = _ask_again(bench)
         sides = {name: _side_result(bench, name, (samples[name], further[name]), machine) for name in bench.sides}
-        first = next(iter(bench.engines.values())).engine
+        name, path = next(iter(bench.engines.items()))
+        run, first = bench.last[name], path.engine
         random = any(has_random_weights(first.manifest, role) for role in ("clip", "sam"))
-        run = next(iter(bench.last.values()))
         return LatencyReport(
             bundle=bundle_facts(first),
             config=bench.config,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from risbench.options import Subparsers, add_outputs, add_threads, write_json, write_text
+from risbench.options import add_outputs, add_threads, write_json, write_text
+from risengine.cli.common import Subparsers
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.manifest import ProposalSettings
 

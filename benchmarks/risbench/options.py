@@ -10,9 +10,7 @@ import numpy as np
 
 from risengine.output import write_atomically
 
-__all__ = ["Subparsers", "add_outputs", "add_threads", "plain", "write_json", "write_text"]
-
-Subparsers = argparse._SubParsersAction  # argparse offers no public name for the type
+__all__ = ["add_outputs", "add_threads", "plain", "write_json", "write_text"]
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from risbench.options import Subparsers, write_text
+from risbench.options import write_text
+from risengine.cli.common import Subparsers
 
 __all__ = ["add_report_commands"]
 
