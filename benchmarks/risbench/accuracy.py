@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from risbench.ablations import answer_variants
+from risbench.answer_log import AnswerLog, ImageOutcome, record_sentences
 from risbench.answers import Answer, ImageTruth, answer_image, read_truth
 from risbench.environment import Environment, read_environment
 from risbench.metrics import Summary, summarise
@@ -101,6 +103,7 @@ class SplitResult:
         proposals: Mean number of proposals an image.
         point_iou: Mean over the objects of SAM's best-of-three IoU at a random interior point.
         kinds: By kind of expression; ``all`` holds every expression.
+        ablations: The same of variants of the method, by their names in :data:`risbench.ablations.ABLATIONS`.
     """
 
     images: int
@@ -108,6 +111,7 @@ class SplitResult:
     proposals: float
     point_iou: float
     kinds: dict[str, KindResult]
+    ablations: dict[str, dict[str, KindResult]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,23 +138,31 @@ class AccuracyReport:
     schema_version: int = 1
 
 
-def measure_accuracy(engine: Engine, config: AccuracyConfig) -> AccuracyReport:
+def measure_accuracy(
+    engine: Engine,
+    config: AccuracyConfig,
+    log: AnswerLog | None = None,
+    variants: Mapping[str, Engine] | None = None,
+) -> AccuracyReport:
     """Evaluates an engine; a progress bar shows the running mIoU.
 
     Args:
         engine: What is measured.
         config: What it is measured on.
+        log: Where every answer is noted; what it holds of an image already is taken, and not measured again.
+        variants: Engines of the same bundle that answer too, by name; see :mod:`risbench.ablations`.
 
     Raises:
         InputError: The data set cannot be read, or has no such split.
     """
     dataset = load_refer(config.refer, config.dataset, config.split_by)
     chosen = {name: group_by_image(dataset.split(name), config.limit) for name in config.splits}
+    evaluation = _Evaluation(engine, dataset, config, log or AnswerLog(), variants or {})
     return AccuracyReport(
         bundle=bundle_facts(engine),
         config=config,
         environment=read_environment(),
-        splits={name: _measure_split(engine, dataset, config, name, refs) for name, refs in chosen.items()},
+        splits={name: _measure_split(evaluation, name, refs) for name, refs in chosen.items()},
     )
 
 
@@ -176,39 +188,65 @@ def group_by_image(refs: Sequence[Ref], limit: int | None) -> dict[int, list[Ref
     return dict(list(grouped.items())[:limit])
 
 
-def _measure_split(
-    engine: Engine, dataset: ReferDataset, config: AccuracyConfig, name: str, refs: dict[int, list[Ref]]
-) -> SplitResult:
-    answers: list[Answer] = []
-    proposals: list[int] = []
-    point_ious: list[float] = []
-    iou_sum = 0.0
-    with tqdm(refs.items(), desc=f"{dataset.name} {name}", unit="image") as progress:
+@dataclass(frozen=True)
+class _Evaluation:
+    engine: Engine
+    dataset: ReferDataset
+    config: AccuracyConfig
+    log: AnswerLog
+    variants: Mapping[str, Engine]
+
+
+def _measure_split(evaluation: _Evaluation, name: str, refs: dict[int, list[Ref]]) -> SplitResult:
+    log, outcomes = evaluation.log, []
+    iou_sum, sentences = 0.0, 0
+    with tqdm(refs.items(), desc=f"{evaluation.dataset.name} {name}", unit="image") as progress:
         for image_id, refs_of_image in progress:
-            truth = read_truth(dataset, image_id, config.polygons)
-            if not truth.ann_ids:
-                _LOG.warning("image %d of %s has no visible object; it is left out", image_id, dataset.name)
-                continue
-            encoded = encode_image(engine, dataset, image_id)
-            proposals.append(len(encoded.proposals))
-            of_image = answer_image(engine, encoded, truth, refs_of_image)
-            answers += of_image
-            iou_sum += sum(answer.overlap.iou for answer in of_image)
-            point_ious += _point_ious(engine, encoded, truth, config.seed)
-            progress.set_postfix(mIoU=f"{100 * iou_sum / max(1, len(answers)):.1f}")
-    if not answers:
-        raise InputError(f"no object of {dataset.name} {name} has a visible pixel. Check instances.json.")
+            if (name, image_id) not in log.outcomes:
+                outcome = _measure_image(evaluation, name, image_id, refs_of_image)
+                if outcome is None:
+                    continue
+                log.add(name, image_id, outcome)
+            outcomes.append(log.outcomes[name, image_id])
+            own = [record.iou for record in outcomes[-1].sentences if record.ablation is None]
+            iou_sum, sentences = iou_sum + sum(own), sentences + len(own)
+            progress.set_postfix(mIoU=f"{100 * iou_sum / max(1, sentences):.1f}")
+    if not sentences:
+        raise InputError(f"no object of {evaluation.dataset.name} {name} has a visible pixel. Check instances.json.")
+    point_ious = [iou for outcome in outcomes for iou in outcome.point_ious]
+    return SplitResult(
+        images=len(outcomes),
+        objects=len(point_ious),
+        proposals=float(np.mean([outcome.proposals for outcome in outcomes])),
+        point_iou=float(np.mean(point_ious)),
+        kinds=_summarise_kinds(outcomes, None),
+        ablations={variant: _summarise_kinds(outcomes, variant) for variant in evaluation.variants},
+    )
+
+
+def _measure_image(evaluation: _Evaluation, split: str, image_id: int, refs: Sequence[Ref]) -> ImageOutcome | None:
+    """Asks everything about one image; None where none of its objects can be seen."""
+    engine, dataset, config = evaluation.engine, evaluation.dataset, evaluation.config
+    truth = read_truth(dataset, image_id, config.polygons)
+    if not truth.ann_ids:
+        _LOG.warning("image %d of %s has no visible object; it is left out", image_id, dataset.name)
+        return None
+    encoded = encode_image(engine, dataset, image_id)
+    visible = [ref for ref in refs if ref.ann_id in truth.ann_ids]
+    records = record_sentences(split, visible, answer_image(engine, encoded, truth, refs))
+    for name, answers in answer_variants(evaluation.variants, encoded, truth, refs).items():
+        records += record_sentences(split, visible, answers, name)
+    point_ious = _point_ious(engine, encoded, truth, config.seed)
+    return ImageOutcome(len(encoded.proposals), tuple(point_ious), tuple(records))
+
+
+def _summarise_kinds(outcomes: Sequence[ImageOutcome], ablation: str | None) -> dict[str, KindResult]:
+    answers = [record.answer for outcome in outcomes for record in outcome.sentences if record.ablation == ablation]
     kinds = {ALL_KINDS: answers}
     for answer in answers:
         if answer.kind is not None:
             kinds.setdefault(answer.kind, []).append(answer)
-    return SplitResult(
-        images=len(proposals),
-        objects=len(point_ious),
-        proposals=float(np.mean(proposals)),
-        point_iou=float(np.mean(point_ious)),
-        kinds={kind: _summarise_kind(of_kind) for kind, of_kind in kinds.items()},
-    )
+    return {kind: _summarise_kind(of_kind) for kind, of_kind in kinds.items()}
 
 
 def encode_image(engine: Engine, dataset: ReferDataset, image_id: int) -> EncodedImage:

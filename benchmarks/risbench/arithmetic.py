@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from risbench.timing import Timing
+from risexport.graphs import GraphPlan
 
-__all__ = ["Measured", "count_gflop", "with_rate"]
+__all__ = ["Measured", "count_gflop", "graph_gflop", "with_rate"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,15 @@ def count_gflop(computation: Callable[[], object]) -> float:
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return 1e-9 * float(counter.get_total_flops())
+
+
+def graph_gflop(plan: GraphPlan, shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """Counts one run of a graph by the module it was exported from, where shapes alone decide, in 1e9 operations.
+
+    Args:
+        plan: The graph's.
+        shapes: Of its inputs, by name.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        inputs = [torch.empty(shapes[name], dtype=example.dtype) for name, example in plan.inputs.items()]
+        return count_gflop(lambda: plan.module.eval()(*inputs))

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-import msgspec
-
-from risbench.refer import DATASETS, PolygonRule, tabletop_root
+from risbench.ablations import ABLATIONS, opened_variants
+from risbench.latency_command import add_latency
+from risbench.options import add_outputs, add_threads, write_json, write_text
+from risbench.refer import DATASETS, PolygonRule, load_refer, tabletop_root
+from risbench.report_command import add_report_commands
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.errors import BackendError, InputError, RisError
 from risengine.manifest import ProposalSettings
 from risexport.presets import PRESETS
 
 if TYPE_CHECKING:
-    from risbench.accuracy import AccuracyConfig, AccuracyReport
-    from risbench.agreement import AgreementReport
-    from risbench.features import FeaturesReport
-    from risbench.proposal_report import ProposalsReport
+    from risbench.accuracy import AccuracyConfig
 
 __all__ = ["main"]
 
@@ -33,29 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; the process's own when left out.
 
     Returns:
-        Exit status: 0, 2 for a refusal that says why, 130 after an interrupt.
+        Exit status: 0, 1 for a comparison or check that failed, 2 for a refusal that says why, 130 after an interrupt.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        _run(options)
+        return _run(options)
     except RisError as error:
         print(f"risbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("risbench: interrupted, nothing was written", file=sys.stderr)
+        print("risbench: interrupted, no report was written", file=sys.stderr)
         return 130
-    return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     from risengine.output import check_writable
 
-    for path in (options.json, options.markdown):  # before the work
-        if path is not None:
+    for name in ("json", "markdown", "html", "answers", "contact_sheet"):  # before the work
+        if (path := getattr(options, name, None)) is not None:
             check_writable(path)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except ModuleNotFoundError as error:
         raise BackendError(
             f'risbench needs {error.name}, which is not installed. Run: pip install "risengine[bench]"'
@@ -72,7 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     accuracy.add_argument("bundle", help="name of an embedded bundle, or a bundle directory")
     _add_data_options(accuracy)
-    _add_outputs(accuracy)
+    accuracy.add_argument(
+        "--ablation", nargs="+", default=(), choices=ABLATIONS, help="measure the method with this alone too"
+    )
+    accuracy.add_argument(
+        "--answers", type=Path, metavar="OUT.jsonl", help="write every answer here; a run cut short goes on from it"
+    )
+    accuracy.add_argument("--contact-sheet", type=Path, metavar="OUT.png", help="draw the best and worst answers here")
+    add_outputs(accuracy)
     accuracy.set_defaults(run=_run_accuracy)
     agreement = commands.add_parser(
         "agreement",
@@ -84,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     agreement.add_argument("a", metavar="A", help="the exact bundle: embedded name or directory")
     agreement.add_argument("b", metavar="B", help="the bundle in question; the same for another search or setting")
     _add_data_options(agreement)
-    _add_outputs(agreement)
-    _add_threads(agreement)
+    add_outputs(agreement)
+    add_threads(agreement)
     group = agreement.add_argument_group("of B, in place of the bundle's settings")
     add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
     agreement.set_defaults(run=_run_agreement)
@@ -99,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("--preset", choices=PRESETS, default="reference", help="default: %(default)s")
     features.add_argument("--proposals", type=int, default=64, metavar="N", help="masks (default: %(default)s)")
     features.add_argument("--rounds", type=int, default=10, metavar="N", help="fewest runs (default: %(default)s)")
-    _add_threads(features)
-    _add_outputs(features)
+    add_threads(features)
+    add_outputs(features)
     features.set_defaults(run=_run_features)
     proposals = commands.add_parser(
         "proposals",
@@ -126,23 +132,21 @@ def _parser() -> argparse.ArgumentParser:
         choices=("same", "large"),
         help="peak memory too: of the same runs, or on a 4000 x 3000 image with 64 x 64 points",
     )
-    _add_threads(proposals)
-    _add_outputs(proposals)
+    add_threads(proposals)
+    add_outputs(proposals)
     proposals.set_defaults(run=_run_proposals)
+    add_latency(commands)
+    add_report_commands(commands)
     return parser
 
 
-def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of either side (default: all)")
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
-    parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
-
-
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--refer", type=Path, metavar="ROOT", help="REFER's data folder (tabletop: the repository's)")
+    parser.add_argument(
+        "--refer",
+        type=Path,
+        metavar="ROOT",
+        help="REFER's data folder (tabletop: the repository's); PhraseCut's files lie in ROOT/phrasecut",
+    )
     parser.add_argument("--dataset", choices=sorted(DATASETS), default="tabletop", help="default: %(default)s")
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that the partition is tested on")
     parser.add_argument("--split-by", metavar="WHO", help="partition, e.g. google for refcocog (default: umd)")
@@ -158,15 +162,31 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 def _run_accuracy(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from risbench.accuracy import measure_accuracy
+    from risbench.accuracy import bundle_facts, measure_accuracy
+    from risbench.answer_log import AnswerLog
+    from risbench.extremes import draw_extremes
     from risbench.tables import format_accuracy, markdown_accuracy
     from risengine import load
+    from risengine.output import check_image_path, save_image
 
     config = _evaluation(options)
-    with logging_redirect_tqdm(), load(options.bundle) as engine:  # warnings do not break the progress bar
-        report = measure_accuracy(engine, config)
-    _write_json(options.json, report)
-    _write_markdown(options.markdown, markdown_accuracy(report))
+    if options.contact_sheet is not None:
+        check_image_path(options.contact_sheet)
+    with (
+        logging_redirect_tqdm(),  # warnings do not break the progress bar
+        load(options.bundle) as engine,
+        opened_variants(options.bundle, options.ablation) as variants,
+    ):
+        data = dataclasses.replace(config, splits=(), limit=None)  # more of the same goes into one file
+        conditions = {"bundle": bundle_facts(engine), "data": data, "ablations": options.ablation}
+        log = AnswerLog(options.answers, conditions)
+        log.resume()
+        report = measure_accuracy(engine, config, log, variants)
+        if options.contact_sheet is not None:
+            dataset = load_refer(config.refer, config.dataset, config.split_by)
+            save_image(draw_extremes(engine, dataset, list(log.sentences), config.polygons), options.contact_sheet)
+    write_json(options.json, report)
+    write_text(options.markdown, markdown_accuracy(report))
     print(format_accuracy(report))
 
 
@@ -174,14 +194,15 @@ def _run_agreement(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from risbench.agreement import measure_agreement
-    from risbench.tables import format_agreement
+    from risbench.tables import format_agreement, markdown_agreement
     from risengine import RuntimeConfig, load
 
     config, runtime = _evaluation(options), RuntimeConfig(threads=options.threads)
     overrides = {name: value for name in PROPOSAL_OPTIONS if (value := getattr(options, name)) is not None}
     with logging_redirect_tqdm(), load(options.a, runtime) as a, load(options.b, runtime, **overrides) as b:
         report = measure_agreement(a, b, config, options.threads)
-    _write_json(options.json, report)
+    write_json(options.json, report)
+    write_text(options.markdown, markdown_agreement(report))
     print(format_agreement(report))
 
 
@@ -198,8 +219,8 @@ def _run_features(options: argparse.Namespace) -> None:
         timing=TimingConfig(rounds=options.rounds),
     )
     report = measure_features(config)
-    _write_json(options.json, report)
-    _write_markdown(options.markdown, markdown_features(report))
+    write_json(options.json, report)
+    write_text(options.markdown, markdown_features(report))
     print(format_features(report))
 
 
@@ -220,8 +241,8 @@ def _run_proposals(options: argparse.Namespace) -> None:
         **{name: tuple(values) for name, values in chosen.items() if values is not None},
     )
     report = measure_proposals(config)
-    _write_json(options.json, report)
-    _write_markdown(options.markdown, markdown_proposals(report))
+    write_json(options.json, report)
+    write_text(options.markdown, markdown_proposals(report))
     print(format_proposals(report))
 
 
@@ -238,21 +259,6 @@ def _evaluation(options: argparse.Namespace) -> AccuracyConfig:
         polygons=options.polygons,
         limit=options.limit,
     )
-
-
-def _write_json(path: Path | None, report: AccuracyReport | AgreementReport | FeaturesReport | ProposalsReport) -> None:
-    from risengine.output import write_atomically
-
-    if path is not None:
-        data = msgspec.json.format(msgspec.json.encode(report, enc_hook=str), indent=2)
-        write_atomically(path, lambda file: file.write(data + b"\n"))
-
-
-def _write_markdown(path: Path | None, table: str) -> None:
-    from risengine.output import write_atomically
-
-    if path is not None:
-        write_atomically(path, lambda file: file.write(f"{table}\n".encode()))
 
 
 if __name__ == "__main__":

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
-from unittest.mock import patch
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from risbench.watch import Shapes, timed_calls, watched_graphs
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
-from risengine.manifest import GraphSpec, ProposalSettings, Role, TensorSpec
+from risengine.manifest import GraphSpec, ProposalSettings, Role
 from risengine.onnx_session import OnnxSession
 from risengine.proposals import Progress, generate_proposals
 from risengine.sam import SamImage
 from risengine.session import Session
 from risengine.types import Proposals
 
-__all__ = ["DECODER_ROLES", "Calls", "EngineRun", "EngineSide", "EngineSource", "StageRun", "timed_calls"]
+__all__ = ["DECODER_ROLES", "Calls", "EngineRun", "EngineSide", "EngineSource", "StageRun"]
 
 DECODER_ROLES: tuple[Role, ...] = ("point_decoder", "mask_decoder")
 _CLIP_ROLES: tuple[Role, ...] = ("proposal_encoder", "text_encoder")
 
-Array = NDArray[Any]
-Calls: TypeAlias = "Counter[tuple[tuple[str, tuple[int, ...]], ...]]"
+Calls: TypeAlias = "Counter[Shapes]"
 """How often a graph was run, by name and shape of every input."""
 
 
@@ -104,8 +102,8 @@ class EngineSide:
 
     def __init__(self, source: EngineSource, threads: int) -> None:
         """Loads the graphs; see :meth:`EngineSource.open`."""
-        self.sessions: dict[Role, _CountedSession] = {
-            role: _CountedSession(OnnxSession(source.folder / spec.file, spec, RuntimeConfig(threads=threads)))
+        self.sessions: dict[Role, Session] = {
+            role: OnnxSession(source.folder / spec.file, spec, RuntimeConfig(threads=threads))
             for role, spec in source.graphs.items()
         }
         self.sam_image_size_px = source.sam_image_size_px
@@ -123,62 +121,9 @@ class EngineSide:
             settings: The generator's settings.
             progress: Called with (prompts done, prompts in all).
         """
-        for session in self.sessions.values():
-            session.calls.clear()
-        with timed_calls(SamImage, "encode") as encodings_ms:
+        with timed_calls(SamImage, "encode") as encodings_ms, watched_graphs(self.sessions) as made:
             start = time.perf_counter()
             proposals = generate_proposals(self.sessions, image, settings, self.sam_image_size_px, progress)
             whole_ms = 1e3 * (time.perf_counter() - start)
-        calls = {role: Counter(session.calls) for role, session in self.sessions.items()}
+        calls = {role: Counter(call.shapes for call in made if call.role == role) for role in self.sessions}
         return EngineRun(proposals, sum(encodings_ms), whole_ms - sum(encodings_ms), calls)
-
-
-class _CountedSession:
-    """A session that counts its calls by the shapes they are given."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.calls: Calls = Counter()
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._session.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._session.outputs
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        return self._session.providers
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        self.calls[tuple((name, value.shape) for name, value in feeds.items())] += 1
-        return self._session.run(feeds)
-
-    def close(self) -> None:
-        self._session.close()
-
-
-@contextmanager
-def timed_calls(owner: type, name: str) -> Iterator[list[float]]:
-    """Times every call of a method for as long as the context lasts.
-
-    Args:
-        owner: Class of the method.
-        name: Its name.
-
-    Yields:
-        Milliseconds, one number a call, filled as the calls are made.
-    """
-    method = getattr(owner, name)
-    durations_ms: list[float] = []
-
-    def timed(*arguments: Any, **named: Any) -> Any:
-        start = time.perf_counter()
-        result = method(*arguments, **named)
-        durations_ms.append(1e3 * (time.perf_counter() - start))
-        return result
-
-    with patch.object(owner, name, timed):
-        yield durations_ms

@@ -10,21 +10,19 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from risbench.engine_side import StageRun
-from risengine.errors import BackendError
+from risbench.host_memory import MIB, begin_peak, peak_bytes, read_bytes
 from risengine.manifest import ProposalSettings
 
-__all__ = ["MemoryJob", "PeakMemory", "check_measurable", "measure_memory"]
+__all__ = ["MemoryJob", "PeakMemory", "measure_memory"]
 
 _logger = logging.getLogger(__name__)
 
-_MIB = 2**20
 _RESERVE = 0.1  # share of the free memory that a run is not given: exhausting it would end other processes
 
 
@@ -89,18 +87,8 @@ class PeakMemory:
     limit_mib: float | None = None
 
 
-def check_measurable() -> None:
-    """Refuses a system on which memory cannot be measured.
-
-    Raises:
-        BackendError: The system does not say how much memory a process takes.
-    """
-    if not Path("/proc/self/clear_refs").exists():
-        raise BackendError("peak memory is read from Linux's /proc, which is missing here. Measure it on Linux.")
-
-
 def measure_memory(job: MemoryJob) -> PeakMemory:
-    """Runs a job once in a new process, where :func:`check_measurable` passes.
+    """Runs a job once in a new process, where :func:`~risbench.host_memory.check_measurable` passes.
 
     The run is limited to nine tenths of the memory that is free when its models have been loaded.
     """
@@ -118,26 +106,17 @@ def _unmeasured(job: MemoryJob) -> PeakMemory:
 
 def _measure(job: MemoryJob) -> PeakMemory:
     side = job.source.open(job.threads)
-    # `getrusage` would report the peak of the parent, or of the loading, where that was higher.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    loaded = _read("/proc/self/status", "VmHWM")
-    limit = int((1 - _RESERVE) * _read("/proc/meminfo", "MemAvailable"))
-    ceiling = _read("/proc/self/status", "VmSize") + limit
+    begin_peak()
+    loaded = peak_bytes()
+    limit = int((1 - _RESERVE) * read_bytes("/proc/meminfo", "MemAvailable"))
+    ceiling = read_bytes("/proc/self/status", "VmSize") + limit
     resource.setrlimit(resource.RLIMIT_AS, (ceiling, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    unfinished = dataclasses.replace(_unmeasured(job), loaded_mib=loaded / _MIB, limit_mib=limit / _MIB)
+    unfinished = dataclasses.replace(_unmeasured(job), loaded_mib=loaded / MIB, limit_mib=limit / MIB)
     try:
         proposals = len(side.run(job.image, job.settings).proposals)
     except (MemoryError, RuntimeError) as error:  # PyTorch and ONNX Runtime raise the latter
         if isinstance(error, RuntimeError) and not re.search(r"alloc|memory", str(error)):
             raise
         return unfinished
-    peak = _read("/proc/self/status", "VmHWM") - loaded
-    return dataclasses.replace(unfinished, proposals=proposals, peak_mib=peak / _MIB)
-
-
-def _read(path: str, name: str) -> int:
-    """Returns a size in bytes from one of the files that Linux writes in lines of ``name: value kB``."""
-    for line in Path(path).read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    raise BackendError(f"{path} has no {name}; expected one, as Linux writes it. Measure memory on another system.")
+    peak = peak_bytes() - loaded
+    return dataclasses.replace(unfinished, proposals=proposals, peak_mib=peak / MIB)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco
-from torch._subclasses.fake_tensor import FakeTensorMode
 from tqdm import tqdm
 
-from risbench.arithmetic import count_gflop, with_rate
+from risbench.arithmetic import graph_gflop, with_rate
 from risbench.engine_side import DECODER_ROLES, EngineRun, EngineSide, StageRun
 from risbench.gemm import GEMM_GFLOP
 from risbench.proposal_report import DEFAULT_BATCH, CaseResult, EngineResult, Match, StockResult
@@ -185,12 +183,6 @@ def _engine_result(
 def _gflop_by_role(plans: Mapping[Role, GraphPlan], run: EngineRun) -> dict[Role, float]:
     """Counts what each graph did by the module it was exported from, at the shapes of its calls."""
     return {
-        role: sum(count * _call_gflop(plans[role], dict(shapes)) for shapes, count in calls.items())
+        role: sum(count * graph_gflop(plans[role], dict(shapes)) for shapes, count in calls.items())
         for role, calls in run.calls.items()
     }
-
-
-def _call_gflop(plan: GraphPlan, shapes: Mapping[str, tuple[int, ...]]) -> float:
-    with FakeTensorMode(allow_non_fake_inputs=True):  # arithmetic follows from shapes alone
-        inputs = [torch.empty(shapes[name], dtype=example.dtype) for name, example in plan.inputs.items()]
-        return count_gflop(lambda: plan.module.eval()(*inputs))

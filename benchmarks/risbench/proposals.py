@@ -19,18 +19,17 @@ from tqdm import tqdm
 from risbench.engine_side import EngineSource
 from risbench.environment import read_environment
 from risbench.gemm import gemm_calls
-from risbench.peak_memory import MemoryJob, check_measurable, measure_memory
+from risbench.host_memory import check_measurable
+from risbench.peak_memory import MemoryJob, measure_memory
 from risbench.proposal_cases import Bench, engine_modes, measure_case, shown
 from risbench.proposal_report import DEFAULT_BATCH, CaseResult, ProposalsConfig, ProposalsReport
-from risbench.random_sam import choose_thresholds
+from risbench.random_sam import settings_keeping
 from risbench.stock_side import StockSource
 from risengine.bundle import Bundle, open_bundle
 from risengine.demo import demo_pictures
 from risengine.errors import InputError
 from risengine.images import load_image
 from risengine.manifest import ProposalSettings
-from risengine.prompts import Prompts, point_grid
-from risengine.proposals import prompted_proposals
 from risengine.sam import SamImage
 from risexport.graphs import sam_graphs
 from risexport.references import random_image
@@ -109,29 +108,16 @@ def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 
 def _settings_by_case(bench: Bench, config: ProposalsConfig, bundle: Bundle | None) -> dict[str, ProposalSettings]:
-    """Returns the bundle's own settings, or those that keep the shares asked for.
-
-    The latter are without box NMS: with random weights nearly every box is the whole image, and the one mask left of
-    hundreds would show little about them.
-    """
+    """Returns the bundle's own settings, or those that keep the shares asked for."""
     settings = ProposalSettings() if bundle is None else bundle.manifest.proposals
     if config.points_per_side is not None:
         settings = dataclasses.replace(settings, points_per_side=config.points_per_side)
     if bundle is not None:
         return {"the bundle's thresholds": settings}
     sam = SamImage.encode(bench.engine.sessions, bench.image, bench.engine.sam_image_size_px)
-    grid = point_grid(settings.points_per_side) * np.array(bench.size[::-1], np.float32)
     with shown("predicted IoU of every prompt") as progress:
-        every = prompted_proposals(sam, Prompts.at_points(grid), settings, progress)
-    scores, stability_scores = every.scores.reshape(-1, 3), every.stability_scores.reshape(-1, 3)
-    cases = {}
-    for keep in config.keep or _KEEP:
-        pred_iou, stability = choose_thresholds(scores, stability_scores, keep)
-        name = f"{100 * keep:g} % of prompts kept"
-        cases[name] = dataclasses.replace(
-            settings, pred_iou_thresh=pred_iou, stability_score_thresh=stability, box_nms_thresh=1.0
-        )
-    return cases
+        chosen = settings_keeping(sam, settings, config.keep or _KEEP, progress)
+    return {f"{100 * share:g} % of prompts kept": of_share for share, of_share in chosen.items()}
 
 
 def _measure_cases(

@@ -6,19 +6,75 @@ all or none of its masks would reach the later steps of the generator.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 
 from risengine.errors import InputError
+from risengine.manifest import ProposalSettings
+from risengine.prompts import Prompts, point_grid
+from risengine.proposals import Progress, prompted_proposals
+from risengine.sam import SamImage
+from risexport.sam_checkpoints import SAM_MODELS
 
-__all__ = ["choose_thresholds", "shape_masks"]
+__all__ = ["choose_thresholds", "settings_keeping", "shape_masks", "vit_b", "vit_t"]
 
 _STABLE_SHARE = 0.5
 """Share of the drawn masks of sufficient predicted IoU that are stable enough too."""
 
 _SLACK = 0.02  # a share may be missed by this much for the sake of a threshold that no rounding crosses
+
+
+def vit_b() -> Sam:
+    """Makes a ViT-B SAM whose masks are patches: ``risengine build --sam risbench.random_sam:vit_b``."""
+    return _shaped("vit_b")
+
+
+def vit_t() -> Sam:
+    """Makes MobileSAM's SAM with masks that are patches, for builds like :func:`vit_b`."""
+    return _shaped("vit_t")
+
+
+def _shaped(model: str) -> Sam:
+    sam = SAM_MODELS[model]()
+    shape_masks(sam)
+    return sam
+
+
+def settings_keeping(
+    sam: SamImage, settings: ProposalSettings, shares: Sequence[float], progress: Progress | None = None
+) -> dict[float, ProposalSettings]:
+    """Chooses thresholds for a SAM with random weights, at which shares of the prompts on an image keep a mask.
+
+    They are without box NMS: with random weights nearly every box is the whole image, and the one mask left of hundreds
+    would show little about them.
+
+    Args:
+        sam: The image, encoded.
+        settings: What is to be kept of the settings; their grid is asked.
+        shares: Of the prompts, in (0, 1].
+        progress: Called with (prompts done, prompts in all).
+
+    Returns:
+        Settings by share.
+
+    Raises:
+        InputError: No thresholds keep a share.
+    """
+    grid = point_grid(settings.points_per_side) * np.array(sam.size[::-1], np.float32)
+    every = prompted_proposals(sam, Prompts.at_points(grid), settings, progress)
+    scores, stability_scores = every.scores.reshape(-1, 3), every.stability_scores.reshape(-1, 3)
+    chosen = {}
+    for share in shares:
+        pred_iou, stability = choose_thresholds(scores, stability_scores, share)
+        chosen[share] = dataclasses.replace(
+            settings, pred_iou_thresh=pred_iou, stability_score_thresh=stability, box_nms_thresh=1.0
+        )
+    return chosen
 
 
 @torch.no_grad()
@@ -66,7 +122,8 @@ def choose_thresholds(
     if pred_iou_thresh <= 0:
         raise InputError(
             f"the best predicted IoUs of the prompts reach down to {scores.max(axis=1).min():.3g}; expected positive "
-            f"ones, as no threshold keeps {keep:g} of the prompts otherwise. Use a SAM with trained weights."
+            f"ones, as no threshold keeps {keep:g} of the prompts otherwise. Use a SAM with trained weights, or one of "
+            "this module, such as risbench.random_sam:vit_b."
         )
     passing = stability_scores[(scores > pred_iou_thresh) & (stability_scores > 0)]
     return pred_iou_thresh, _cut(passing, passing, _STABLE_SHARE) if len(passing) else 0.0

@@ -59,6 +59,7 @@ DATASETS: Mapping[str, DatasetSpec] = {
     "refcoco": DatasetSpec({"unc": _UNC, "google": ("val", "test")}, _COCO),
     "refcoco+": DatasetSpec({"unc": _UNC}, _COCO),
     "refcocog": DatasetSpec({"umd": ("val", "test"), "google": ("val",)}, _COCO),  # google's test was never released
+    "phrasecut": DatasetSpec({"phrasecut": ("val", "test")}, "images/phrasecut"),
     "tabletop": DatasetSpec({"tabletop": ("scenes", "compositional")}, "images/tabletop"),
 }
 """The data sets that can be read."""
@@ -234,6 +235,10 @@ def load_refer(root: Path, dataset: str, split_by: str | None = None) -> ReferDa
     partition = split_by or next(iter(spec.splits))
     if partition not in spec.splits:
         raise InputError(f"{dataset} is not split by {partition!r}; expected one of {', '.join(spec.splits)}.")
+    if dataset == "phrasecut":
+        from risbench.phrasecut import load_phrasecut
+
+        return load_phrasecut(root)
     refs_path = root / dataset / f"refs({partition}).p"
     instances_path = root / dataset / "instances.json"
     for path in (refs_path, instances_path):

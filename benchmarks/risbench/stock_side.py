@@ -19,9 +19,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from risbench.arithmetic import count_gflop
-from risbench.engine_side import StageRun, timed_calls
+from risbench.engine_side import StageRun
 from risbench.random_sam import shape_masks
 from risbench.reference.proposals import generate_proposals
+from risbench.watch import timed_calls
 from risengine.manifest import ProposalSettings
 from risengine.prompts import generator_crops
 from risengine.proposals import Progress

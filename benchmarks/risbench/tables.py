@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from risbench.accuracy import AccuracyReport, BundleFacts, KindResult, SplitResult
+from risbench.accuracy import ALL_KINDS, AccuracyReport, BundleFacts, KindResult, SplitResult
 from risbench.agreement import Agreement, AgreementReport
 from risbench.metrics import PRECISION_AT
+from risbench.published import published_beside
+from risbench.refer import DATASETS
 
-__all__ = ["format_accuracy", "format_agreement", "format_table", "markdown_accuracy"]
+__all__ = ["format_accuracy", "format_agreement", "format_table", "markdown_accuracy", "markdown_agreement"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -29,6 +31,7 @@ def format_accuracy(report: AccuracyReport) -> str:
         f"bundle {bundle.name} ({bundle.precision}, {bundle.method.preset} preset, {bundle.id[:12]}) "
         f"on {environment.cpu}, {', '.join(bundle.providers)}",
         *(_format_split(report.config.dataset, name, result) for name, result in report.splits.items()),
+        *("\n".join(table).strip() for table in (_markdown_ablations(report), _markdown_published(report)) if table),
         "All figures in percent. An expression without a proposal counts as IoU 0. oracle: the best proposal for every "
         "expression.\nrandom, fitting: expected value of guessing among all, or among what fits the noun phrase.",
     ]
@@ -51,6 +54,8 @@ def markdown_accuracy(report: AccuracyReport) -> str:
                 *(_percent(figures.fitting_proposal), _percent(figures.right_object), _percent(figures.fitting_object)),
             ]
             rows.append(f"| {' | '.join(cells)} |")
+    rows += _markdown_ablations(report)
+    rows += _markdown_published(report)
     points = ", ".join(f"{_percent(result.point_iou)} ({name})" for name, result in report.splits.items())
     counts = ", ".join(f"{result.images} images of `{name}`" for name, result in report.splits.items())
     conditions = (
@@ -61,6 +66,39 @@ def markdown_accuracy(report: AccuracyReport) -> str:
         f"alone, best of three masks at a random interior point: {points} IoU."
     )
     return "\n".join([*rows, "", conditions])
+
+
+def _markdown_ablations(report: AccuracyReport) -> list[str]:
+    """Returns a table of the whole method and its variants, mIoU over all expressions; no line without variants."""
+    variants = list(dict.fromkeys(name for result in report.splits.values() for name in result.ablations))
+    if not variants:
+        return []
+    rows = ["", f"| mIoU, right object | {' | '.join(report.splits)} |", f"|{'---|' * (len(report.splits) + 1)}"]
+    for name in (None, *variants):
+        cells = [
+            f"{_percent(figures.answers.miou)}, {_percent(figures.right_object)}"
+            for result in report.splits.values()
+            for figures in [(result.kinds if name is None else result.ablations[name])[ALL_KINDS]]
+        ]
+        rows.append(f"| {'whole method' if name is None else f'{name} only'} | {' | '.join(cells)} |")
+    return rows
+
+
+def _markdown_published(report: AccuracyReport) -> list[str]:
+    """Returns a table of published figures on the same splits, below the result; no line where there are none."""
+    config = report.config
+    partition = config.split_by or next(iter(DATASETS[config.dataset].splits))
+    published = published_beside(config.dataset, partition, tuple(report.splits))
+    if not published:
+        return []
+    own = [result.kinds[ALL_KINDS].answers for result in report.splits.values()]
+    rows = ["", f"| zero-shot methods | metric | {' | '.join(report.splits)} |", f"|{'---|' * (len(own) + 2)}"]
+    rows += [
+        f"| **this run** | {metric} | {' | '.join(_percent(value) for value in values)} |"
+        for metric, values in (("mIoU", [a.miou for a in own]), ("oIoU", [a.oiou for a in own]))
+    ]
+    rows += [f"| {result.method}, published | {result.metric} | {' | '.join(cells)} |" for result, cells in published]
+    return rows
 
 
 def format_agreement(report: AgreementReport) -> str:
@@ -109,6 +147,34 @@ def format_agreement(report: AgreementReport) -> str:
             "the same mask. ms: of an image's proposals, in turns.",
         ]
     )
+
+
+def markdown_agreement(report: AgreementReport) -> str:
+    """Returns the figures a README shows, as a Markdown table with its conditions, in percent."""
+    rows = [
+        "| set | expressions | masks an image, A and B | recall of A's masks | same answer | mIoU A | mIoU B "
+        "| same answer, A's masks | lowest cosine | proposals, A / B |",
+        f"|{'---|' * 10}",
+    ]
+    for name, result in report.splits.items():
+        own, same = result.end_to_end, result.same_proposals
+        cells = [
+            name,
+            str(result.expressions),
+            f"{result.proposals_a:.1f}, {result.proposals_b:.1f}",
+            *(_percent(value) for value in (result.recall, own.same_mask, own.miou_a, own.miou_b, same.same_mask)),
+            _cosine(result.lowest_cosine),
+            f"{result.proposal_ms_a / result.proposal_ms_b:.2f} x",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    environment = report.environment
+    conditions = (
+        f"Percent; `{report.config.dataset}`. A: {_bundle_line(report.a)}. B: {_bundle_line(report.b)}. "
+        f"{environment.cpu}, {report.threads or 'automatic'} threads. same: an IoU of at least "
+        f"{report.same_mask_iou:g}. The answers are with each bundle's own masks, or with A's given to both; cosine: "
+        "of the features of the same mask; proposals: mean time of A's proposal stage over B's, in turns."
+    )
+    return "\n".join([*rows, "", conditions])
 
 
 def _bundle_line(bundle: BundleFacts) -> str:

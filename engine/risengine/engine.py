@@ -231,10 +231,12 @@ class Engine:
         with _timed(own, "score"):
             scores = similarity(encoded.features, text_feature, self.method.similarity)
             order = np.argsort(-scores, kind="stable")[:top_k]
+        with _timed(own, "mask_out"):
+            masks = [encoded.proposals.mask(int(i)) for i in order]
         timings = {**encoded.timings_ms, **own}
         return [
             Segmentation(
-                mask=encoded.proposals.mask(int(i)),
+                mask=mask,
                 box=encoded.proposals.boxes[i].copy(),
                 score=float(scores[i]),
                 index=int(i),
@@ -243,7 +245,7 @@ class Engine:
                 timings_ms=dict(timings),
                 image=encoded.image,
             )
-            for i in order
+            for i, mask in zip(order, masks, strict=True)
         ]
 
     def close(self) -> None:

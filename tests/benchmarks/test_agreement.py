@@ -17,7 +17,7 @@ import risengine
 from risbench import cli
 from risbench.accuracy import AccuracyConfig
 from risbench.agreement import AgreementReport, measure_agreement
-from risbench.tables import format_agreement
+from risbench.tables import format_agreement, markdown_agreement
 from risengine.errors import InputError
 from risengine.manifest import ProposalSettings
 from risengine.types import EncodedImage, Proposals, Segmentation
@@ -183,3 +183,17 @@ def test_report_for_the_terminal(config: AccuracyConfig) -> None:
     assert shared == ["2", "4", "1", "75.0", "50.0", "25.0", "-25.00", "0.600000", "0.800000"]
     proposed = next(line.split() for line in lines if line.startswith("all  "))
     assert proposed == ["all", "2", "1.0", "1.0", "50.0", "8.0", "2.5", "3.20"]
+
+
+def test_report_for_the_readme(config: AccuracyConfig) -> None:
+    report = _measure(A, B, config)
+    header, _rule, *rows = markdown_agreement(report).split("\n\n")[0].splitlines()
+    names = [cell.strip() for cell in header.strip("|").split("|")]
+    cells = dict(zip(names, (cell.strip() for cell in rows[-1].strip("|").split("|")), strict=True))
+    result = report.splits["all"]
+    assert cells["set"] == "all"
+    assert cells["same answer"] == f"{100 * result.end_to_end.same_mask:.1f}"
+    assert cells["same answer, A's masks"] == f"{100 * result.same_proposals.same_mask:.1f}"
+    assert cells["mIoU B"] == f"{100 * result.end_to_end.miou_b:.1f}"
+    assert cells["proposals, A / B"] == f"{result.proposal_ms_a / result.proposal_ms_b:.2f} x"
+    assert "an IoU of at least 0.9" in markdown_agreement(report)

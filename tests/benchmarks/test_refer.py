@@ -95,6 +95,18 @@ def test_every_field(root: Path) -> None:
     assert first[0] == Sentence(0, "the left guy", "The LEFT Guy. ", ["the", "left", "guy"])
 
 
+def test_every_field_of_images_and_objects(root: Path) -> None:
+    dataset = load_refer(root, "refcoco")
+    instances = _instances()
+    for kind, found in (("images", dataset.images), ("annotations", dataset.annotations)):
+        assert list(found) == [item["id"] for item in instances[kind]]
+        for item in instances[kind]:
+            read = dataclasses.asdict(found[item["id"]])
+            assert read == {name: item[name] for name in read}
+    assert all(ref.file_name != dataset.images[ref.image_id].file_name for ref in dataset.refs)
+    assert all(len(ref.sentences) == len(ref.sent_ids) == 3 for ref in dataset.refs)
+
+
 def test_splits_evaluated_follow_the_partition() -> None:
     assert DATASETS["refcocog"].default_splits() == ("val", "test")
     assert DATASETS["refcocog"].default_splits("google") == ("val",)

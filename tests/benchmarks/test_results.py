@@ -1,33 +1,41 @@
-"""The figures in the README are those of the stored run, and that run was of the embedded bundle."""
+"""What is generated from the stored results is in step with them, and they are of the embedded bundle."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
 
-import msgspec
+import pytest
+from report_samples import RESULTS, ROOT, stored
 
+from risbench import results
 from risbench.accuracy import AccuracyReport
-from risbench.tables import markdown_accuracy
+from risbench.cli import main
+from risbench.latency_report import RANDOM_WEIGHTS, LatencyReport
+from risbench.results import rendered_results
+from risbench.stored import markdown
 from risengine.bundle import open_bundle
+from risengine.errors import InputError
 
-ROOT = Path(__file__).parents[2]
-
-
-def read_report() -> AccuracyReport:
-    def path(kind: type, value: Any) -> Any:
-        return kind(value)
-
-    data = (ROOT / "benchmarks" / "results" / "accuracy-tabletop.json").read_bytes()
-    return msgspec.json.decode(data, type=AccuracyReport, dec_hook=path)
+NAMES = [path.stem for path in sorted(RESULTS.glob("*.json"))]
 
 
-def test_the_readme_shows_the_stored_figures() -> None:
-    assert markdown_accuracy(read_report()) in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_everything_generated_is_in_step() -> None:
+    for path, text in rendered_results(ROOT).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path} is out of step. Run: risbench results"
+    assert {path.stem for path in RESULTS.glob("*.md")} == set(NAMES)
 
 
-def test_the_stored_figures_are_of_the_embedded_bundle_and_reach_the_goals() -> None:
-    report = read_report()
+def test_the_readme_shows_stored_figures() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = [name for name in NAMES if f"<!-- results: {name} -->" in readme]
+    assert "accuracy-tabletop" in shown
+    assert all(markdown(stored(name)) in readme for name in shown)
+
+
+def test_the_stored_accuracy_is_of_the_embedded_bundle_and_reaches_the_goals() -> None:
+    report = stored("accuracy-tabletop")
+    assert isinstance(report, AccuracyReport)
     assert report.bundle.id == open_bundle("tabletop").id
     for name, miou in (("scenes", 0.62), ("compositional", 0.55)):
         result = report.splits[name]
@@ -36,3 +44,47 @@ def test_the_stored_figures_are_of_the_embedded_bundle_and_reach_the_goals() -> 
         assert result.kinds["all"].oracle.miou >= 0.75
         assert result.kinds["attribute"].right_object >= 0.88
         assert result.kinds["attribute"].answers.miou >= miou
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_of_random_weights_are_labelled(name: str) -> None:
+    report = stored(name)
+    if isinstance(report, LatencyReport) and report.weights != "trained":
+        assert report.weights == RANDOM_WEIGHTS
+        assert f"weights {RANDOM_WEIGHTS}" in markdown(report)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    shutil.copy(RESULTS / "features-vit-b-32.json", folder / "mine.json")
+    (tmp_path / "README.md").write_text("before\n<!-- results: mine -->\nold\n<!-- end of results -->\nafter\n")
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "benchmarks" / "risbench" / "results.py"))
+    return tmp_path
+
+
+def test_generated_files_are_written_and_checked(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme, table = repository / "README.md", repository / "benchmarks" / "results" / "mine.md"
+    assert main(["results", "--check"]) == 1
+    assert "README.md is out of step" in capsys.readouterr().out
+    assert "old" in readme.read_text()
+    assert not table.exists()
+    assert main(["results"]) == 0
+    assert main(["results", "--check"]) == 0
+    assert table.read_text() == markdown(stored("features-vit-b-32")) + "\n"
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- results: mine -->\n\n| median ms")
+    assert text.endswith("Weights random: latency only.\n\n<!-- end of results -->\nafter\n")
+    assert "old" not in text
+    table.write_text("edited by hand")
+    assert main(["results", "--check"]) == 1
+
+
+def test_results_that_are_not_there(repository: Path) -> None:
+    (repository / "README.md").write_text("<!-- results: yours -->\n<!-- end of results -->")
+    with pytest.raises(InputError, match="shows results 'yours'; expected one of mine"):
+        rendered_results(repository)
+    shutil.rmtree(repository / "benchmarks" / "results")
+    with pytest.raises(InputError, match="Run from a checkout"):
+        results.repository_root()

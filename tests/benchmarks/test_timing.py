@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from risbench.timing import TimingConfig, summarise_ms, time_in_turns
+from risbench.timing import TimingConfig, clocked, collect_in_turns, summarise_ms, time_in_turns
 from risengine.errors import InputError
 
 
@@ -37,13 +37,26 @@ def test_quick_calls_run_until_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -
     assert len(clock.made) == 22
 
 
+def test_what_calls_return_is_kept_in_order_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, {"a": 1, "b": 1})
+    counters = {"a": iter(range(10)), "b": iter("vwxyz")}
+    calls = {name: lambda counter=counter: next(counter) for name, counter in counters.items()}
+    found = collect_in_turns(calls, TimingConfig(warmups=1, rounds=3, seconds=0))
+    assert found == {"a": [1, 2, 3], "b": ["w", "x", "y"]}
+    assert clocked(clock.calls["a"])() == pytest.approx(1)
+
+
 def test_summary() -> None:
     timing = summarise_ms([*range(1, 100), 1000])
     assert (timing.runs, timing.min_ms, timing.p50_ms) == (100, 1, 50.5)
     assert timing.mean_ms == pytest.approx(59.5)
     assert timing.p90_ms == pytest.approx(90.1)
+    assert timing.p95_ms == pytest.approx(95.05)
+    assert timing.per_s == pytest.approx(1000 / 59.5)
+    assert timing.unstable
     assert 99 < timing.p99_ms < 1000
     assert summarise_ms([3, 1]).cv == pytest.approx(0.5)
+    assert not summarise_ms([10, 11]).unstable
 
 
 def test_nothing_to_summarise() -> None:

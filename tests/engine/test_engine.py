@@ -34,6 +34,7 @@ def test_a_segmentation_is_consistent(
         "phrase",
         "text_features",
         "score",
+        "mask_out",
     }
     answer.save_overlay(tmp_path / "out.png")
     engine.segment(encoded, "the red\nmug").save_overlay(tmp_path / "two-lines.png")

@@ -12,14 +12,14 @@ from open_clip.model import CLIP
 from segment_anything.modeling import Sam
 from torch.nn import functional as F
 
-from risbench.reference.proposals import generate_proposals
+from risbench.reference.proposals import generate_records, pack_records
 from risbench.reference.text import Tokenizer, encode_expression, parse_text
 from risbench.reference.visual import encode_masks
 from risengine.caller_masks import read_masks
 from risengine.errors import InputError
 from risengine.images import ImageLike, load_image
 from risengine.manifest import Method, ProposalSettings
-from risengine.types import EncodedImage, Segmentation
+from risengine.types import EncodedImage, Proposals, Segmentation
 
 __all__ = ["ReferencePipeline"]
 
@@ -44,15 +44,16 @@ class ReferencePipeline:
     proposals: ProposalSettings
     bundle_id: str = "reference"
 
-    def encode_image(self, image: ImageLike, masks: NDArray[np.bool_] | None = None) -> EncodedImage:
+    def encode_image(self, image: ImageLike, masks: NDArray[np.bool_] | Proposals | None = None) -> EncodedImage:
         """Computes proposals and their features.
 
         Args:
             image: Path, PIL image or (H, W, 3) uint8 RGB array.
-            masks: (N, H, W) bool, none empty, used in place of SAM's proposals.
+            masks: (N, H, W) bool or proposals, none empty, used in place of SAM's proposals.
 
         Returns:
             Features of unit norm where the method compares by cosine; times of the stages with the device in step.
+            What only packs masks for the engine's types is in none of them.
 
         Raises:
             InputError: The image or the masks cannot be used.
@@ -60,12 +61,13 @@ class ReferencePipeline:
         watch = _Stopwatch(self.clip.logit_scale.device)
         pixels = load_image(image)
         watch.lap("load_image")
-        if masks is None:
-            proposals = generate_proposals(self.sam, pixels, self.proposals)
-        else:
-            proposals = read_masks(masks, (pixels.shape[0], pixels.shape[1]))
+        size = pixels.shape[0], pixels.shape[1]
+        records = generate_records(self.sam, pixels, self.proposals) if masks is None else []
         watch.lap("proposals")
-        features = encode_masks(self.clip.visual, pixels, proposals.masks, self.method).features
+        proposals = pack_records(records, size) if masks is None else read_masks(masks, size)
+        unpacked = proposals.masks
+        watch.skip()
+        features = encode_masks(self.clip.visual, pixels, unpacked, self.method).features
         if self.method.similarity == "cosine":
             features = F.normalize(features, dim=-1)
         described = features.cpu().numpy()
@@ -103,7 +105,7 @@ class ReferencePipeline:
         watch.lap("score")
         return [
             Segmentation(
-                mask=encoded.proposals.masks[i],
+                mask=encoded.proposals.mask(int(i)),
                 box=encoded.proposals.boxes[i],
                 score=float(scores[i]),
                 index=int(i),
@@ -124,7 +126,12 @@ class _Stopwatch:
         self._device = device
         self._last = time.perf_counter()
 
+    def skip(self) -> None:
+        """Leaves out what was done since the last lap."""
+        self._last = time.perf_counter()
+
     def lap(self, stage: str) -> None:
+        """Books the time since the last lap."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
