@@ -98,7 +98,8 @@ def markdown_proposals(report: ProposalsReport) -> str:
                 "-" if stock.encoder is None else _seconds(stock.encoder, stock.decoder),
                 f"{_share(result.decoder)}, {_share(stock.decoder)}",
                 *(f"{speedup:.1f} x" for speedup in _speedups(result)),
-                _match(result.match),
+                # Turbo follows the image's features, and random ones lead nowhere.
+                "weights random" if mode != "exact" and report.config.sam_checkpoint is None else _match(result.match),
             ]
             rows.append(f"| {' | '.join(cells)} |")
     if report.memory:

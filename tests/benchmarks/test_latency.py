@@ -259,7 +259,7 @@ def test_settings_are_checked(changes: dict[str, Any], message: str) -> None:
     ("arguments", "message"),
     [
         (["--keep", "0.5"], "the bundle's SAM is trained and has thresholds"),
-        (["--devices", "cuda"], "device 'cuda' is not available"),
+        (["--devices", "cuda"], "device 'cuda' cannot be used"),
         (["--image", "/nowhere.jpg"], "/nowhere.jpg"),
         (["--points-per-side", "2", "--sam-checkpoint", str(IMAGE)], "checkpoint"),
     ],
