@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -54,12 +55,19 @@ def watched_graphs(sessions: Mapping[Role, Session], keep: Collection[Role] = ()
     roles = {id(session): role for role, session in sessions.items()}
     calls: list[GraphCall] = []
 
+    nested = threading.local()  # one way to run a graph may call the other
+
     def watching(run: Callable[..., dict[str, Array]]) -> Callable[..., dict[str, Array]]:
-        def watched(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        def watched(session: Session, feeds: Mapping[str, Array], *more: Any, **named: Any) -> dict[str, Array]:
+            inner = getattr(nested, "running", False)
+            role = None if inner else roles.get(id(session))
+            nested.running = True
             start = time.perf_counter()
-            outputs = run(session, feeds)
+            try:
+                outputs = run(session, feeds, *more, **named)
+            finally:
+                nested.running = inner
             duration_ms = 1e3 * (time.perf_counter() - start)
-            role = roles.get(id(session))
             if role is not None:
                 shapes = tuple((name, value.shape) for name, value in feeds.items())
                 array_bytes = sum(value.nbytes for value in (*feeds.values(), *outputs.values()))
@@ -70,7 +78,8 @@ def watched_graphs(sessions: Mapping[Role, Session], keep: Collection[Role] = ()
 
     with ExitStack() as stack:
         for kind in {type(session) for session in sessions.values()}:
-            stack.enter_context(patch.object(kind, "run", watching(kind.run)))
+            for method in {"run", "run_on_device"} & set(dir(kind)):
+                stack.enter_context(patch.object(kind, method, watching(getattr(kind, method))))
         yield calls
 
 

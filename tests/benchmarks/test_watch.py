@@ -29,6 +29,12 @@ def test_every_run_of_a_graph_is_noted() -> None:
     assert len(calls) == 2  # nothing is noted outside of the context
 
 
+def test_sams_chained_graphs_are_noted_once() -> None:
+    with risengine.load("tabletop", points_per_side=2) as engine, watched_graphs(engine.sessions) as calls:
+        engine.proposals(np.zeros((20, 30, 3), np.uint8))
+    assert [call.role for call in calls][:3] == ["image_encoder", "image_projector", "point_decoder"]
+
+
 def test_calls_of_a_method_are_timed_and_given_back() -> None:
     original = SamImage.decode
     with timed_calls(SamImage, "decode") as durations_ms:

@@ -5,6 +5,7 @@ Run them with ``pytest -m gpu``; a bundle is built for each target, so the first
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import risengine
+from risbench.cli import main as risbench_main
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.demo import demo_pictures
@@ -118,6 +120,13 @@ def test_arrays_of_torch_go_in_and_out_without_a_copy(engine: risengine.Engine) 
         seen = torch.as_tensor(held, device="cuda")
         assert seen.data_ptr() == held.address
         assert relative_error(seen.cpu().numpy(), expected[name]) < 1e-3
+
+
+def test_risbench_measures_it(bundle: Bundle, tmp_path: Path) -> None:
+    report = tmp_path / "latency.json"
+    words = ["latency", str(bundle.path), "--devices", bundle.manifest.target, "--iterations", "5", "--batch", "0"]
+    assert risbench_main([*words, "--json", str(report)]) == 0
+    assert json.loads(report.read_bytes())["sides"]
 
 
 def test_no_output_is_overwritten_by_the_next_call(engine: risengine.Engine) -> None:
