@@ -15,6 +15,7 @@ from risbench.environment import Environment, read_environment
 from risbench.metrics import Summary, summarise
 from risbench.point_prompts import best_of_three, interior_point
 from risbench.refer import PolygonRule, Ref, ReferDataset, load_refer
+from risengine.config import StrategyName
 from risengine.engine import Engine
 from risengine.errors import InputError
 from risengine.manifest import Method, ProposalSettings
@@ -121,6 +122,7 @@ class BundleFacts:
     providers: tuple[str, ...]
     method: Method
     proposals: ProposalSettings
+    strategy: StrategyName = "global_local"
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def bundle_facts(engine: Engine) -> BundleFacts:
         providers=engine.providers,
         method=engine.method,
         proposals=engine.proposal_settings,
+        strategy=engine.strategy,
     )
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, get_args
 import msgspec
 
 from risbench.refer import DATASETS, PolygonRule, tabletop_root
+from risengine import RuntimeConfig
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
+from risengine.config import StrategyName
 from risengine.errors import BackendError, InputError, RisError
 from risengine.manifest import ProposalSettings
 from risexport.presets import PRESETS
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from risbench.accuracy import AccuracyConfig, AccuracyReport
     from risbench.agreement import AgreementReport
     from risbench.features import FeaturesReport
+    from risbench.language import LanguageReport
     from risbench.proposal_report import ProposalsReport
 
 __all__ = ["main"]
@@ -74,6 +77,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_options(accuracy)
     _add_outputs(accuracy)
     accuracy.set_defaults(run=_run_accuracy)
+    _add_strategy(accuracy)
+    language = commands.add_parser(
+        "language",
+        help="strategies side by side, hand-written expressions, absent objects",
+        description="Asks the tabletop set with every strategy, expressions that people wrote over its scenes, and for "
+        "objects that are not there.",
+    )
+    language.add_argument("bundle", help="name of an embedded bundle, or a bundle directory")
+    language.add_argument(
+        "--refer", type=Path, metavar="ROOT", help="tabletop's data folder (default: the repository's)"
+    )
+    language.add_argument("--limit", type=int, metavar="N", help="only the first N images of every split")
+    _add_outputs(language)
+    language.set_defaults(run=_run_language)
     agreement = commands.add_parser(
         "agreement",
         help="whether two bundles propose and choose the same masks",
@@ -132,6 +149,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_strategy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strategy",
+        choices=get_args(StrategyName),
+        default=RuntimeConfig.strategy,
+        help="how masks are scored; global_local is the paper's (default: %(default)s)",
+    )
+
+
 def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of either side (default: all)")
 
@@ -162,12 +188,23 @@ def _run_accuracy(options: argparse.Namespace) -> None:
     from risbench.tables import format_accuracy, markdown_accuracy
     from risengine import load
 
-    config = _evaluation(options)
-    with logging_redirect_tqdm(), load(options.bundle) as engine:  # warnings do not break the progress bar
+    config, runtime = _evaluation(options), RuntimeConfig(strategy=options.strategy)
+    with logging_redirect_tqdm(), load(options.bundle, runtime) as engine:  # warnings do not break the progress bar
         report = measure_accuracy(engine, config)
     _write_json(options.json, report)
     _write_markdown(options.markdown, markdown_accuracy(report))
     print(format_accuracy(report))
+
+
+def _run_language(options: argparse.Namespace) -> None:
+    from risbench.language import LanguageConfig, format_language, markdown_language, measure_language
+    from risengine import load
+
+    with load(options.bundle) as engine:
+        report = measure_language(engine, LanguageConfig(options.refer or tabletop_root(), limit=options.limit))
+    _write_json(options.json, report)
+    _write_markdown(options.markdown, markdown_language(report))
+    print(format_language(report))
 
 
 def _run_agreement(options: argparse.Namespace) -> None:
@@ -175,9 +212,10 @@ def _run_agreement(options: argparse.Namespace) -> None:
 
     from risbench.agreement import measure_agreement
     from risbench.tables import format_agreement
-    from risengine import RuntimeConfig, load
+    from risengine import load
 
-    config, runtime = _evaluation(options), RuntimeConfig(threads=options.threads)
+    # The paper's score, as in the reference: what is compared is bundles, not the reading of expressions.
+    config, runtime = _evaluation(options), RuntimeConfig(threads=options.threads, strategy="global_local")
     overrides = {name: value for name in PROPOSAL_OPTIONS if (value := getattr(options, name)) is not None}
     with logging_redirect_tqdm(), load(options.a, runtime) as a, load(options.b, runtime, **overrides) as b:
         report = measure_agreement(a, b, config, options.threads)
@@ -240,7 +278,10 @@ def _evaluation(options: argparse.Namespace) -> AccuracyConfig:
     )
 
 
-def _write_json(path: Path | None, report: AccuracyReport | AgreementReport | FeaturesReport | ProposalsReport) -> None:
+def _write_json(
+    path: Path | None,
+    report: AccuracyReport | AgreementReport | FeaturesReport | LanguageReport | ProposalsReport,
+) -> None:
     from risengine.output import write_atomically
 
     if path is not None:

@@ -17,9 +17,9 @@ Array = NDArray[np.float64]
 
 EDGE = 0.02
 """Image widths over which one thing gradually comes to lie left of, or behind, another."""
-CONE = 0.6
+CONE = 0.75
 """Tangent of the angle off a direction at which a relation holds with a share of exp(-0.5)."""
-FORESHORTENING = 1.6
+FORESHORTENING = 1.2
 """How much longer a step in depth is than it looks, against one aside: a camera looks down at a table at a slant."""
 REACH = 0.5
 """Gap, in mean extents of both, at which "next to" holds with a share of exp(-1)."""
@@ -53,8 +53,8 @@ class Geometry:
         """Returns (N,), higher for what is more at one place, or at two that are said together ("bottom right")."""
         x, y = self.centre.T
         values = {"left": -x, "right": x, "top": -y, "bottom": y, "front": self.base, "back": -self.base}
-        parts = [values[place] for place in places if place in values]
-        return np.sum(parts, axis=0) if parts else np.zeros(len(x))
+        total: Array = np.sum([values[place] for place in places if place in values], axis=0) + np.zeros(len(x))
+        return total
 
     def in_row(self, ordinal: Ordinal) -> Array:
         """Returns (N,), higher for what comes first when things are counted from a side."""
@@ -73,8 +73,9 @@ class Geometry:
             return self._directed(kind)
         if kind in ("inside", "on", "with"):
             return self._contact(kind)
-        near = np.exp(-self._gap() / REACH)
-        return near if kind == "next" else 1 - near
+        near: Array = np.exp(-self._gap() / REACH)
+        far: Array = 1 - near
+        return near if kind == "next" else far
 
     def between(self, a: int, b: int) -> Array:
         """Returns (N,) in [0, 1]: how well each mask lies between masks a and b."""
@@ -115,10 +116,12 @@ class Geometry:
         within = common / np.maximum(np.prod(self.extent, axis=1), 1e-9)[:, None]
         near = np.exp(-self._gap() / REACH)
         if kind == "inside":
-            return 0.9 * within + 0.1 * near
-        if kind == "with":
-            return 0.6 * within.T + 0.4 * near
-        return self._directed("above") * near
+            held: Array = 0.9 * within + 0.1 * near
+        elif kind == "with":
+            held = 0.6 * within.T + 0.4 * near
+        else:
+            held = self._directed("above") * near
+        return held
 
     def _gap(self) -> Array:
         """(N, N): distance of the boxes in mean extents of both, plus a little for the centroids' own distance."""

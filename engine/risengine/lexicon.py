@@ -7,21 +7,27 @@ from types import MappingProxyType
 from risengine.expression import Place, RelationKind, SizeKind
 
 __all__ = [
-    "COLOURS", "CUES", "EVERYTHING", "FILLERS", "IDLE", "INVERSE", "NEGATIONS", "ORDINALS", "PLACES", "PRONOUNS",
+    "COLOURS", "CUES", "EVERYTHING", "FILLERS", "GENERIC", "IDLE", "INVERSE", "NEGATIONS", "ORDINALS", "PLACES", "PRONOUNS",
     "REQUESTS", "SCENE", "SIDES", "SIZES", "VIEWER",
 ]  # fmt: skip
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 def _cues() -> dict[tuple[str, ...], RelationKind]:
     spoken: dict[RelationKind, str] = {
         "left": "left of|to the left of|on the left of|on the left side of|to left of|at the left of|on left of",
-        "right": "right of|to the right of|on the right of|on the right side of|to right of|at the right of|on right of",
+        "right": "right of|to the right of|on the right of|on the right side of|to right of|"
+        "at the right of|on right of",
         "front": "in front of|in the front of|ahead of|before",
         "behind": "behind|in back of|beyond|hidden by|blocked by|covered by",
         "above": "above|over",
         "on": "on top of|atop|on|upon|onto",
         "below": "below|under|underneath|beneath",
-        "next": "next to|beside|besides|near|nearest|nearest to|closest|closest to|close to|near to|by|adjacent to|alongside|"
+        "next": "next to|beside|besides|near|nearest|nearest to|closest|closest to|close to|near to|by|"
+        "adjacent to|alongside|"
         "touching|closer to|nearer to|at the side of",
         "far": "far from|away from|farthest from|furthest from|farther from|far away from",
         "inside": "inside|inside of|in|within",
@@ -51,19 +57,26 @@ PLACES: MappingProxyType[str, Place] = MappingProxyType({
     "righthand": "right",
 })  # fmt: skip
 
-SIZES: MappingProxyType[str, tuple[SizeKind, bool]] = MappingProxyType({
-    word: (kind, compared)
-    for kind, plain, compared_words in (
-        ("big", "big large huge giant", "bigger biggest larger largest"),
-        ("small", "small little tiny mini", "smaller smallest littlest tiniest tinier"),
-        ("tall", "tall high", "taller tallest"),
-        ("short", "short", "shorter shortest"),
-        ("wide", "wide long", "wider widest longer longest"),
-        ("narrow", "narrow thin", "narrower narrowest thinner thinnest"),
-    )
-    for compared, words in ((False, plain), (True, compared_words))
-    for word in words.split()
-})  # fmt: skip
+
+def _sizes() -> dict[str, tuple[SizeKind, bool]]:
+    spoken: dict[SizeKind, tuple[str, str]] = {
+        "big": ("big large huge giant", "bigger biggest larger largest"),
+        "small": ("small little tiny mini", "smaller smallest littlest tiniest tinier"),
+        "tall": ("tall high", "taller tallest"),
+        "short": ("short", "shorter shortest"),
+        "wide": ("wide long", "wider widest longer longest"),
+        "narrow": ("narrow thin", "narrower narrowest thinner thinnest"),
+    }
+    return {
+        word: (kind, compared)
+        for kind, sides in spoken.items()
+        for compared, words in zip((False, True), sides, strict=True)
+        for word in words.split()
+    }
+
+
+SIZES = MappingProxyType(_sizes())
+"""Size words, and whether they only mean something among others."""
 
 ORDINALS = MappingProxyType({
     word: number
@@ -73,9 +86,9 @@ ORDINALS = MappingProxyType({
     for word in words.split()
 })  # fmt: skip
 
-COLOURS = frozenset(
+COLOURS = _words(
     "red orange yellow green blue purple violet pink brown black white gray grey beige gold silver tan navy teal "
-    "crimson scarlet turquoise striped plaid".split()
+    "crimson scarlet turquoise striped plaid"
 )
 """Words that are an attribute after "in": "guy in red"."""
 
@@ -83,21 +96,24 @@ NEGATIONS = frozenset(("not", "n't", "nt", "isnt", "except", "neither", "nor", "
 PRONOUNS = frozenset(("it", "them", "itself", "him", "her"))
 VIEWER = frozenset(("me", "us", "camera", "viewer", "you", "robot", "screen"))
 EVERYTHING = frozenset(("everything", "all", "others", "rest", "everyone"))
-SCENE = frozenset("table picture image photo scene frame pic desk floor ground view edge".split())
-SIDES = frozenset("side edge end part hand row area most away one".split())
+SCENE = _words("table picture image photo scene frame pic desk floor ground view edge")
+SIDES = _words("side edge end part hand row area most away one")
 """Words that only complete a place: "on the left side"."""
 
-IDLE = frozenset(
-    "that which who whose is are was be being been 's directly just right immediately standing sitting lying located "
-    "placed positioned shown seen there here a an the this those these some my your our its to at of from kind "
-    "'re very really only also both ones hidden partly partially laying stood set".split()
+IDLE = _words(
+    "that which who whose is are was be being been 's directly just right immediately standing sitting lying "
+    "located placed positioned shown seen there here a an the this those these some my your our its to at of from "
+    "kind 're very really only also both ones hidden partly partially laying stood set"
 )
 """Words that add nothing where no rule reads them."""
 
-REQUESTS = frozenset(
-    "grab give get bring pass pick hand take find show point fetch select segment locate look want need would like can "
-    "could i you me us please uh um hey ok okay up out let see touch for robot will".split()
+REQUESTS = _words(
+    "grab give get bring pass pick hand take find show point fetch select segment locate look want need would like "
+    "can could i you me us please uh um hey ok okay up out let see touch for robot will"
 )
 """Words of asking, before the target."""
 
-FILLERS = frozenset("please whatever thanks now uh um well maybe".split())
+FILLERS = _words("please whatever thanks now uh um well maybe")
+
+GENERIC = frozenset(("one", "ones", "thing", "things", "object", "objects", "item", "items", "whatever", "something"))
+"""Nouns that say nothing of what a thing looks like."""

@@ -7,21 +7,35 @@ behind the plate), except after "and", where it belongs to what the previous rel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
-from risengine.expression import Description, Ordinal, Place, Relation, RelationKind, Size
+from risengine.draft import Draft, singular
+from risengine.expression import Description, Place, RelationKind, Size
 from risengine.lexicon import (
-    COLOURS, CUES, EVERYTHING, FILLERS, IDLE, INVERSE, NEGATIONS, ORDINALS, PLACES, PRONOUNS, REQUESTS, SCENE, SIDES,
-    SIZES, VIEWER,
+    COLOURS,
+    CUES,
+    EVERYTHING,
+    FILLERS,
+    GENERIC,
+    IDLE,
+    INVERSE,
+    NEGATIONS,
+    ORDINALS,
+    PLACES,
+    PRONOUNS,
+    REQUESTS,
+    SCENE,
+    SIDES,
+    SIZES,
+    VIEWER,
 )  # fmt: skip
 from risengine.phrase import parse_text
 
 __all__ = ["describe"]
 
 _LONGEST_CUE = max(map(len, CUES))
-_GENERIC = frozenset(("one", "ones", "thing", "things", "object", "objects", "item", "items", "whatever", "something"))
 _COUNTS = frozenset(("two", "three", "four", "five", "2", "3", "4", "5", "both", "couple", "pair"))
+_CONTENT = frozenset(("NOUN", "PROPN", "ADJ", "NUM", "VERB", "X", "INTJ", "PRON", "AUX", "ADV"))  # "can" is tagged AUX
 _PLACE_OF: dict[RelationKind, Place] = {
     "left": "left", "right": "right", "front": "front", "behind": "back", "above": "top", "below": "bottom",
 }  # fmt: skip
@@ -42,53 +56,6 @@ def describe(sentence: str) -> Description:
     return _Reader(list(parse_text(sentence))).read()
 
 
-@dataclass
-class _Draft:
-    """A description in the making."""
-
-    parent: _Draft | None = None
-    words: list[str] = field(default_factory=list)
-    article: str = ""
-    noun: str = ""
-    noun_is_plural: bool = False
-    places: list[Place] = field(default_factory=list)
-    sizes: list[Size] = field(default_factory=list)
-    ordinal: int = 0
-    ordinal_side: Place | None = None
-    relations: list[tuple[RelationKind, list[_Draft]]] = field(default_factory=list)
-    excluded: list[list[str]] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-
-    def finish(self, antecedent: str) -> Description:
-        """Makes the value; ``antecedent`` is the noun that "one" stands for."""
-        noun = self.noun or antecedent or "object"
-        known = self.noun or antecedent
-        phrase = " ".join([*([self.article] if self.article else []), *self.words, noun])
-        places = list(dict.fromkeys(self.places))
-        ordinal = Ordinal(self.ordinal, self.ordinal_side or "left") if self.ordinal else None
-        if ordinal and self.ordinal_side is None and places:
-            ordinal = Ordinal(self.ordinal, places.pop(0))
-        return Description(
-            phrase=phrase,
-            noun=noun,
-            attributes=tuple(self.words),
-            places=tuple(places),
-            sizes=tuple(self.sizes),
-            ordinal=ordinal,
-            relations=tuple(
-                Relation(kind, tuple(draft.finish(known) for draft in drafts)) for kind, drafts in self.relations
-            ),
-            excluded=tuple(self._excluded(words) for words in self.excluded if words),
-            plural=self.noun_is_plural,
-            unread=tuple(self.unread),
-        )
-
-    @staticmethod
-    def _excluded(words: list[str]) -> str:
-        bare = [word for word in words if word not in _GENERIC]
-        return " ".join([*bare, "object"]) if bare and bare[-1] in COLOURS | set(SIZES) else " ".join(bare or words)
-
-
 class _Reader:
     """Reads tokens from left to right, each by the first rule that fits."""
 
@@ -96,7 +63,7 @@ class _Reader:
         self._tokens = [token for token in tokens if token.text.strip()]
         self._words = [token.text for token in self._tokens]
         self._at = 0
-        self._root = _Draft()
+        self._root = Draft()
         self._draft = self._root
 
     def read(self) -> Description:
@@ -130,7 +97,7 @@ class _Reader:
                 target.excluded.append(words)
                 words = []
             elif word not in IDLE and word not in ("neither", "either", "in", "color", "colour"):
-                words.append(_singular(word, self._tokens[self._at]))
+                words.append(singular(word, self._tokens[self._at]))
             self._at += 1
         if self._ahead() == "but":
             self._at += 1
@@ -202,14 +169,16 @@ class _Reader:
             self._draft.words.append(after)  # "guy in red": what it wears is an attribute
             self._at += step + 1
             return True
-        if kind in ("on", "inside", "next") and after in SCENE:
+        if after in SCENE and (kind in ("on", "inside", "next") or kind in _PLACE_OF):
+            if kind in _PLACE_OF:  # "on the left side of the table"
+                self._draft.places.append(_PLACE_OF[kind])
             self._at += step + 1
             return True
         self._at += length
         if after in PRONOUNS:
             return self._reversed(kind, step - length)
         target = self._draft
-        reference = _Draft(parent=target)
+        reference = Draft(parent=target)
         target.relations.append((kind, [reference]))
         self._draft = reference
         return True
@@ -298,7 +267,7 @@ class _Reader:
             return True
         kind, references = parent.relations[-1]
         if kind == "between" and len(references) == 1 and not comma:
-            self._draft = _Draft(parent=parent)
+            self._draft = Draft(parent=parent)
             references.append(self._draft)
         elif comma:
             self._draft = self._root
@@ -316,7 +285,7 @@ class _Reader:
             draft.noun_is_plural = True
         elif word in ("the", "a", "an", "that", "this") and not draft.words and not draft.noun:
             draft.article = "the" if word in ("that", "this") else word
-        elif word in _GENERIC:
+        elif word in GENERIC:
             draft.noun_is_plural |= word == "ones"
             if not draft.noun and word not in ("one", "ones", "whatever"):
                 draft.noun = "thing" if word.startswith("thing") else "object"
@@ -324,11 +293,11 @@ class _Reader:
             return
         elif word in COLOURS:
             draft.words.append(word)
-        elif token.pos_ in ("NOUN", "PROPN", "ADJ", "NUM", "VERB", "X", "INTJ", "PRON") and not draft.noun:
+        elif token.pos_ in _CONTENT and not draft.noun:
             self._noun_or_attribute(word, token)
         elif draft.noun and token.pos_ in ("NOUN", "PROPN") and self._tokens[self._at - 2].text == draft.noun:
             draft.words.append(draft.noun)  # "pizza slice"
-            draft.noun = _singular(word, token)
+            draft.noun = singular(word, token)
         else:
             draft.unread.append(word)
 
@@ -338,16 +307,6 @@ class _Reader:
         if token.pos_ in ("NOUN", "PROPN") or is_last:
             if token.tag_ in ("NNS", "NNPS"):
                 draft.noun_is_plural = True
-            draft.noun = _singular(word, token)
+            draft.noun = singular(word, token)
         else:
             draft.words.append(word)
-
-
-def _singular(word: str, token: Any) -> str:
-    """Returns a regular plural's singular."""
-    if token.tag_ not in ("NNS", "NNPS") or not word.endswith("s") or word.endswith("ss"):
-        return word
-    for ending, single in (("ies", "y"), ("xes", "x"), ("shes", "sh"), ("ches", "ch"), ("sses", "ss")):
-        if word.endswith(ending):
-            return word[: -len(ending)] + single
-    return word[:-1]

@@ -20,7 +20,7 @@ __all__ = ["SHARPNESS", "Part", "describe_masks"]
 
 Array = NDArray[np.float64]
 
-SHARPNESS = 30.0
+SHARPNESS = 12.0
 """Factor from a cosine to a logit."""
 PLACE_EDGE = 0.02
 """Image widths by which one thing must be further left than another to be "the left" one with a share of 0.73."""
@@ -30,6 +30,7 @@ LEAST = 0.01
 """Least share to which anything can hold, so that one wrong word does not rule out the answer."""
 FIT_EDGE = 2.0
 """Logits below the best fit at which a mask still counts half as one of those that are compared or counted."""
+_PAIRED = 5  # likeliest references of "between" whose pairs are tried
 
 
 @dataclass
@@ -119,7 +120,7 @@ def _in_middle(geometry: Geometry, fitting: Array) -> Array:
 
 def _beaten(value: Array, fitting: Array, edge: float) -> Array:
     """(N, N): the share to which mask j fits and has a higher value than i; 0 on the diagonal."""
-    shares = fitting[None, :] / (1 + np.exp(np.clip((value[:, None] - value[None, :]) / edge, -60, 60)))
+    shares: Array = fitting[None, :] / (1 + np.exp(np.clip((value[:, None] - value[None, :]) / edge, -60, 60)))
     np.fill_diagonal(shares, 0)
     return shares
 
@@ -161,9 +162,6 @@ def _relate_between(geometry: Geometry, shares: list[Array]) -> tuple[Array, NDA
     return held / max(total, 1e-12), chosen
 
 
-_PAIRED = 5
-
-
 def _share(logits: Array) -> Array:
     weights = np.exp(logits - logits.max())
     share: Array = weights / weights.sum()
@@ -172,8 +170,9 @@ def _share(logits: Array) -> Array:
 
 def _fitting(logits: Array) -> Array:
     """(N,) in [0, 1]: the degree to which a mask is one of those that a phrase may mean; the best fits wholly."""
-    fitting: Array = 1 / (1 + np.exp(np.clip(logits.max() - logits - FIT_EDGE, -60, 60) * 1.5))
-    return fitting / fitting.max()
+    fitting = 1 / (1 + np.exp(np.clip(logits.max() - logits - FIT_EDGE, -60, 60) * 1.5))
+    relative: Array = fitting / fitting.max()
+    return relative
 
 
 def _log(share: Array) -> Array:

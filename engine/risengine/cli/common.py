@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
-from risengine.config import RuntimeConfig
+from risengine.config import RuntimeConfig, StrategyName
 from risengine.engine import Engine, load
 from risengine.errors import InputError
 from risengine.manifest import Method, ProposalSettings
@@ -41,6 +42,12 @@ def add_engine_options(parser: argparse.ArgumentParser, weights: bool = True) ->
     parser.add_argument("--threads", type=int, default=0, help="threads of one call; 0 = automatic (default)")
     group = parser.add_argument_group("in place of the bundle's settings")
     if weights:
+        group.add_argument(
+            "--strategy",
+            choices=get_args(StrategyName),
+            default=RuntimeConfig.strategy,
+            help="how masks are scored; global_local is the paper's (default: %(default)s)",
+        )
         add_field_options(group, Method, RUNTIME_WEIGHTS, unset="the bundle's")
     add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
 
@@ -49,7 +56,9 @@ def load_engine(options: argparse.Namespace) -> Engine:
     """Loads the engine that the shared options ask for."""
     given = {name: getattr(options, name, None) for name in (*RUNTIME_WEIGHTS, *PROPOSAL_OPTIONS)}
     overrides = {name: value for name, value in given.items() if value is not None}
-    return load(options.bundle, RuntimeConfig(threads=options.threads), **overrides)
+    strategy = getattr(options, "strategy", RuntimeConfig.strategy)
+    config = RuntimeConfig(threads=options.threads, strategy=strategy)
+    return load(options.bundle, config, **overrides)
 
 
 def check_output_paths(options: argparse.Namespace, check_output: Callable[[str], Path]) -> None:
