@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 EDGE = 0.02
 """Image widths over which one thing gradually comes to lie left of, or behind, another."""
-CONE = 0.75
+CONE = 1.06
 """Tangent of the angle off a direction at which a relation holds with a share of exp(-0.5)."""
 FORESHORTENING = 1.2
 """How much longer a step in depth is than it looks, against one aside: a camera looks down at a table at a slant."""
@@ -53,19 +53,23 @@ class Geometry:
         """Returns (N,), higher for what is more at one place, or at two that are said together ("bottom right")."""
         x, y = self.centre.T
         values = {"left": -x, "right": x, "top": -y, "bottom": y, "front": self.base, "back": -self.base}
-        total: Array = np.sum([values[place] for place in places if place in values], axis=0) + np.zeros(len(x))
+        total: Array = np.zeros(len(x))
+        for place in places:
+            total += values.get(place, 0.0)
         return total
 
     def in_row(self, ordinal: Ordinal) -> Array:
         """Returns (N,), higher for what comes first when things are counted from a side."""
-        return self.along((ordinal.side,)) if ordinal.side not in ("middle", "corner") else self.along(("left",))
+        return self.along(("left",) if ordinal.side in ("middle", "corner") else (ordinal.side,))
 
     def size(self, size: Size) -> Array:
         """Returns (N,), the logarithm of what a size word compares; higher fits better."""
         width, height = self.extent.T
         measure = {"big": np.sqrt(self.area), "small": np.sqrt(self.area), "tall": height, "short": height}
-        value = np.log(np.maximum(measure.get(size.kind, width), 1e-6))
-        return -value if size.kind in ("small", "short", "narrow") else value
+        value: Array = np.log(np.maximum(measure.get(size.kind, width), 1e-6))
+        sign = -1.0 if size.kind in ("small", "short", "narrow") else 1.0
+        signed: Array = sign * value
+        return signed
 
     def related(self, kind: RelationKind) -> Array:
         """Returns (N, N) in [0, 1]: how well mask i (row) stands in a relation to mask j (column)."""
@@ -106,7 +110,7 @@ class Geometry:
         }[kind]
         slope = np.abs(across) / np.maximum(toward, EDGE)
         distance = np.hypot(aside, down)
-        held: Array = _sigmoid(toward / EDGE) * np.exp(-0.5 * (slope / CONE) ** 2 * 0.5 - distance / FADE)
+        held: Array = _sigmoid(toward / EDGE) * np.exp(-0.5 * (slope / CONE) ** 2 - distance / FADE)
         return held
 
     def _contact(self, kind: RelationKind) -> Array:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from risengine.expression import Place, RelationKind, SizeKind
 
 __all__ = [
-    "COLOURS", "CUES", "EVERYTHING", "FILLERS", "GENERIC", "IDLE", "INVERSE", "NEGATIONS", "ORDINALS", "PLACES", "PRONOUNS",
-    "REQUESTS", "SCENE", "SIDES", "SIZES", "VIEWER",
+    "COLOURS", "CUES", "EVERYTHING", "FILLERS", "GENERIC", "IDLE", "INVERSE", "NEGATIONS", "ORDINALS", "PLACES",
+    "PRONOUNS", "REQUESTS", "SCENE", "SIDES", "SIZES", "VIEWER",
 ]  # fmt: skip
 
 

@@ -169,8 +169,8 @@ class _Reader:
             self._draft.words.append(after)  # "guy in red": what it wears is an attribute
             self._at += step + 1
             return True
-        if after in SCENE and (kind in ("on", "inside", "next") or kind in _PLACE_OF):
-            if kind in _PLACE_OF:  # "on the left side of the table"
+        if after in SCENE and kind in ("on", "inside", "next", "left", "right"):
+            if kind in ("left", "right"):  # "on the left side of the table"
                 self._draft.places.append(_PLACE_OF[kind])
             self._at += step + 1
             return True
