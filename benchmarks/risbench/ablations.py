@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from risbench.answers import Answer, ImageTruth, answer_image
 from risbench.refer import Ref
-from risengine import load
+from risengine import RuntimeConfig, load
 from risengine.engine import Engine
 from risengine.types import EncodedImage
 
@@ -24,9 +24,10 @@ ABLATIONS: Mapping[str, dict[str, float]] = {
 
 @contextmanager
 def opened_variants(bundle: str, names: Sequence[str]) -> Iterator[dict[str, Engine]]:
-    """Loads a bundle once for each variant; yields the engines by name."""
+    """Loads a bundle once for each variant, all with the paper's score; yields the engines by name."""
+    runtime = RuntimeConfig(strategy="global_local")
     with ExitStack() as opened:
-        yield {name: opened.enter_context(load(bundle, None, **ABLATIONS[name])) for name in names}
+        yield {name: opened.enter_context(load(bundle, runtime, **ABLATIONS[name])) for name in names}
 
 
 def answer_variants(

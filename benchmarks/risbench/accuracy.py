@@ -17,6 +17,7 @@ from risbench.environment import Environment, read_environment
 from risbench.metrics import Summary, summarise
 from risbench.point_prompts import best_of_three, interior_point
 from risbench.refer import PolygonRule, Ref, ReferDataset, load_refer
+from risengine.config import StrategyName
 from risengine.engine import Engine
 from risengine.errors import InputError
 from risengine.manifest import Method, ProposalSettings
@@ -125,6 +126,7 @@ class BundleFacts:
     providers: tuple[str, ...]
     method: Method
     proposals: ProposalSettings
+    strategy: StrategyName = "global_local"
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def bundle_facts(engine: Engine) -> BundleFacts:
         providers=engine.providers,
         method=engine.method,
         proposals=engine.proposal_settings,
+        strategy=engine.strategy,
     )
 
 

@@ -15,7 +15,9 @@ from risbench.latency_command import add_latency
 from risbench.options import add_outputs, add_threads, write_json, write_text
 from risbench.refer import DATASETS, PolygonRule, load_refer, tabletop_root
 from risbench.report_command import add_report_commands
+from risengine import RuntimeConfig
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
+from risengine.config import StrategyName
 from risengine.errors import BackendError, InputError, RisError
 from risengine.manifest import ProposalSettings
 from risexport.presets import PRESETS
@@ -80,6 +82,20 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument("--contact-sheet", type=Path, metavar="OUT.png", help="draw the best and worst answers here")
     add_outputs(accuracy)
     accuracy.set_defaults(run=_run_accuracy)
+    _add_strategy(accuracy)
+    language = commands.add_parser(
+        "language",
+        help="strategies side by side, hand-written expressions, absent objects",
+        description="Asks the tabletop set with every strategy, expressions that people wrote over its scenes, and for "
+        "objects that are not there.",
+    )
+    language.add_argument("bundle", help="name of an embedded bundle, or a bundle directory")
+    language.add_argument(
+        "--refer", type=Path, metavar="ROOT", help="tabletop's data folder (default: the repository's)"
+    )
+    language.add_argument("--limit", type=int, metavar="N", help="only the first N images of every split")
+    add_outputs(language)
+    language.set_defaults(run=_run_language)
     agreement = commands.add_parser(
         "agreement",
         help="whether two bundles propose and choose the same masks",
@@ -140,6 +156,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_strategy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strategy",
+        choices=get_args(StrategyName),
+        default=RuntimeConfig.strategy,
+        help="how masks are scored; global_local is the paper's (default: %(default)s)",
+    )
+
+
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refer",
@@ -169,12 +194,12 @@ def _run_accuracy(options: argparse.Namespace) -> None:
     from risengine import load
     from risengine.output import check_image_path, save_image
 
-    config = _evaluation(options)
+    config, runtime = _evaluation(options), RuntimeConfig(strategy=options.strategy)
     if options.contact_sheet is not None:
         check_image_path(options.contact_sheet)
     with (
         logging_redirect_tqdm(),  # warnings do not break the progress bar
-        load(options.bundle) as engine,
+        load(options.bundle, runtime) as engine,
         opened_variants(options.bundle, options.ablation) as variants,
     ):
         data = dataclasses.replace(config, splits=(), limit=None)  # more of the same goes into one file
@@ -190,14 +215,26 @@ def _run_accuracy(options: argparse.Namespace) -> None:
     print(format_accuracy(report))
 
 
+def _run_language(options: argparse.Namespace) -> None:
+    from risbench.language import LanguageConfig, format_language, markdown_language, measure_language
+    from risengine import load
+
+    with load(options.bundle) as engine:
+        report = measure_language(engine, LanguageConfig(options.refer or tabletop_root(), limit=options.limit))
+    write_json(options.json, report)
+    write_text(options.markdown, markdown_language(report))
+    print(format_language(report))
+
+
 def _run_agreement(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from risbench.agreement import measure_agreement
     from risbench.tables import format_agreement, markdown_agreement
-    from risengine import RuntimeConfig, load
+    from risengine import load
 
-    config, runtime = _evaluation(options), RuntimeConfig(threads=options.threads)
+    # The paper's score, as in the reference: what is compared is bundles, not the reading of expressions.
+    config, runtime = _evaluation(options), RuntimeConfig(threads=options.threads, strategy="global_local")
     overrides = {name: value for name in PROPOSAL_OPTIONS if (value := getattr(options, name)) is not None}
     with logging_redirect_tqdm(), load(options.a, runtime) as a, load(options.b, runtime, **overrides) as b:
         report = measure_agreement(a, b, config, options.threads)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from risbench.accuracy import AccuracyReport
 from risbench.agreement import AgreementReport
 from risbench.features import FeaturesReport
+from risbench.language import LanguageReport
 from risbench.latency_report import REFERENCE, LatencyReport
 from risbench.proposal_report import ProposalsReport
 from risbench.stored import Report
@@ -133,6 +134,11 @@ def _figures(report: Report, by_reference: bool) -> Iterator[tuple[str, _Figure]
         for name, comparison in (("features", report.features), ("tail", report.tail)):
             if comparison is not None:
                 yield f"{name}: speed", _Figure(comparison.speedup, "speed", "x")
+    elif isinstance(report, LanguageReport):
+        for split, kinds in report.right.items():
+            for kind, strategies in kinds.items():
+                for strategy, share in strategies.items():
+                    yield f"{split}, {kind}: right object by {strategy}", _Figure(share, "share")
     else:
         yield from _proposal_figures(report)
 

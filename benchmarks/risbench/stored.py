@@ -12,6 +12,7 @@ import msgspec
 from risbench.accuracy import AccuracyReport
 from risbench.agreement import AgreementReport
 from risbench.features import FeaturesReport
+from risbench.language import LanguageReport, markdown_language
 from risbench.latency_markdown import markdown_latency
 from risbench.latency_report import LatencyReport
 from risbench.latency_tables import markdown_features, markdown_proposals
@@ -21,12 +22,13 @@ from risengine.errors import InputError
 
 __all__ = ["Report", "markdown", "read_report"]
 
-Report: TypeAlias = AccuracyReport | AgreementReport | FeaturesReport | LatencyReport | ProposalsReport
+Report: TypeAlias = AccuracyReport | AgreementReport | FeaturesReport | LanguageReport | LatencyReport | ProposalsReport
 
 _MARKDOWN: Mapping[type, Callable[[Any], str]] = {
     AccuracyReport: markdown_accuracy,
     AgreementReport: markdown_agreement,
     FeaturesReport: markdown_features,
+    LanguageReport: markdown_language,
     LatencyReport: markdown_latency,
     ProposalsReport: markdown_proposals,
 }

@@ -28,8 +28,8 @@ def format_accuracy(report: AccuracyReport) -> str:
     """Returns the report for a terminal: conditions, then two tables a split, figures in percent."""
     bundle, environment = report.bundle, report.environment
     parts = [
-        f"bundle {bundle.name} ({bundle.precision}, {bundle.method.preset} preset, {bundle.id[:12]}) "
-        f"on {environment.cpu}, {', '.join(bundle.providers)}",
+        f"bundle {bundle.name} ({bundle.precision}, {bundle.method.preset} preset, {bundle.id[:12]}), "
+        f"{bundle.strategy} strategy, on {environment.cpu}, {', '.join(bundle.providers)}",
         *(_format_split(report.config.dataset, name, result) for name, result in report.splits.items()),
         *("\n".join(table).strip() for table in (_markdown_ablations(report), _markdown_published(report)) if table),
         "All figures in percent. An expression without a proposal counts as IoU 0. oracle: the best proposal for every "
@@ -60,7 +60,8 @@ def markdown_accuracy(report: AccuracyReport) -> str:
     counts = ", ".join(f"{result.images} images of `{name}`" for name, result in report.splits.items())
     conditions = (
         f"Percent; bundle `{report.bundle.name}` ({report.bundle.precision}, {report.bundle.method.preset} preset, "
-        f"{report.bundle.id[:12]}), {counts}, {', '.join(report.bundle.providers)}. mIoU, oIoU: image and text to "
+        f"{report.bundle.id[:12]}), {report.bundle.strategy} strategy, {counts}, "
+        f"{', '.join(report.bundle.providers)}. mIoU, oIoU: image and text to "
         "mask; oracle: mIoU of the best proposal; an expression without a proposal counts as IoU 0. right object: "
         "choice among ground-truth masks. guess: expected value of guessing among what fits the noun phrase. SAM "
         f"alone, best of three masks at a random interior point: {points} IoU."

@@ -6,15 +6,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import TypeAlias, get_args
+from typing import TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from risengine.bundle import Bundle, open_bundle
 from risengine.caller_masks import MasksLike, read_masks
-from risengine.config import RuntimeConfig
+from risengine.confidence import calibration_of
+from risengine.config import RuntimeConfig, StrategyName, check_strategy
 from risengine.devices import choose_device, open_session
 from risengine.errors import InputError
 from risengine.images import ImageLike, load_image
@@ -23,9 +25,10 @@ from risengine.overrides import apply_overrides
 from risengine.phrase import load_language_model
 from risengine.prompts import read_prompts
 from risengine.proposals import Progress, generate_proposals, prompted_proposals
+from risengine.question import Question
 from risengine.sam import SamImage
-from risengine.score import similarity
 from risengine.session import Session
+from risengine.strategies import Evidence, texts_of
 from risengine.text import TextEncoder, parse_expression
 from risengine.types import EncodedImage, Proposals, Segmentation
 
@@ -69,11 +72,13 @@ class Engine:
         sessions: The loaded graphs by role, for measurements and tests.
         method: The method in force: the bundle's, with the weights that were overridden.
         proposal_settings: The proposal settings in force.
+        strategy: How masks are scored, where a question does not say.
     """
 
     def __init__(self, bundle: Bundle, config: RuntimeConfig, overrides: Mapping[str, object] | None = None) -> None:
         """Loads every graph of an opened bundle; see :func:`load`."""
         device = choose_device(bundle, config)
+        self.strategy: StrategyName = config.strategy
         self.method, self.proposal_settings = apply_overrides(bundle.manifest, overrides or {})
         load_language_model()
         self._bundle = bundle
@@ -172,19 +177,36 @@ class Engine:
         """
         self._text.tokenize(parse_expression(text, self.method).sentence)
 
-    def segment(self, image: Askable, text: str) -> Segmentation:
+    @overload
+    def segment(self, image: Askable, text: str, strategy: StrategyName | None = None) -> Segmentation: ...
+
+    @overload
+    def segment(
+        self, image: Askable, text: str, strategy: StrategyName | None = None, *, reject_below: float
+    ) -> Segmentation | None: ...
+
+    def segment(
+        self, image: Askable, text: str, strategy: StrategyName | None = None, *, reject_below: float | None = None
+    ) -> Segmentation | None:
         """Returns the mask that an expression refers to.
 
         Args:
             image: Anything :meth:`encode_image` takes, or its result.
             text: English referring expression.
+            strategy: As for :meth:`rank`.
+            reject_below: Confidence in [0, 1] below which the answer is None: nothing in the image matches.
 
         Raises:
-            InputError: The image or the text cannot be used, the image was encoded by another bundle or under another
-                ``global_weight``, or nothing is proposed in it, so that there is no mask to choose (:meth:`rank`
-                returns an empty list instead).
+            InputError: The image, the text or the strategy cannot be used, the image was encoded by another bundle or
+                under another ``global_weight``, a confidence is asked for where there is none (another strategy than
+                ``spatial``, a bundle without calibration), or nothing is proposed, so that there is no mask to choose
+                (:meth:`rank` returns an empty list instead, and with ``reject_below`` the answer is None).
         """
-        best = self.rank(image, text, top_k=1)
+        if reject_below is not None:
+            self._check_rejection(reject_below, strategy or self.strategy)
+        best = self.rank(image, text, 1, strategy)
+        if not best and reject_below is not None:
+            return None
         if not best:
             settings = self.proposal_settings
             raise InputError(
@@ -192,30 +214,38 @@ class Engine:
                 f"stability_score_thresh {settings.stability_score_thresh}. Load the engine with lower ones, or pass "
                 "masks of your own to encode_image."
             )
-        return best[0]
+        why = best[0].explanation
+        sure = why.confidence if why is not None else None
+        return None if reject_below is not None and sure is not None and sure < reject_below else best[0]
 
-    def rank(self, image: Askable, text: str, top_k: int = 5) -> list[Segmentation]:
+    def rank(
+        self, image: Askable, text: str, top_k: int = 5, strategy: StrategyName | None = None
+    ) -> list[Segmentation]:
         """Returns the masks closest to an expression, best first.
 
         Args:
             image: Anything :meth:`encode_image` takes, or its result.
             text: English referring expression.
             top_k: Most masks to return.
+            strategy: ``spatial``, ``global_local``, ``hybridgl`` or ``contrast``; the engine's when left out.
 
         Returns:
             At most ``top_k`` answers; an empty list where nothing is proposed.
 
         Raises:
-            InputError: The image or the text cannot be used, ``top_k`` < 1, or the image was encoded by another bundle
-                or under another ``global_weight``.
+            InputError: The image, the text or the strategy cannot be used, ``top_k`` < 1, or the image was
+                encoded by another bundle or under another ``global_weight``.
         """
         if top_k < 1:
             raise InputError(f"top_k = {top_k}; expected at least 1.")
+        name = strategy or self.strategy
+        check_strategy(name)
         own: dict[str, float] = {}
         with _timed(own, "phrase"):  # a bad text is refused before the image is worked on
             expression = parse_expression(text, self.method)
         with _timed(own, "text_features"):
-            text_feature = self._text.encode_expression(expression, self.method.sentence_weight)
+            strings = texts_of(expression)
+            texts = dict(zip(strings, self._text.encode(strings), strict=True))
         encoded = image if isinstance(image, EncodedImage) else self.encode_image(image)
         if encoded.bundle_id != self.bundle_id:
             raise InputError(
@@ -228,25 +258,16 @@ class Engine:
                 f"{self.method.global_weight}. Encode it again with this engine; "
                 "encode_image(image, masks=encoded.proposals) keeps its proposals."
             )
+        if not len(encoded.proposals):
+            return []
         with _timed(own, "score"):
-            scores = similarity(encoded.features, text_feature, self.method.similarity)
-            order = np.argsort(-scores, kind="stable")[:top_k]
+            evidence = Evidence(encoded.features, encoded.geometry, texts, expression, self.method)
+            question = Question(evidence, name, encoded, calibration_of(self.bundle_id))
+            scores = question.score()
         with _timed(own, "mask_out"):
-            masks = [encoded.proposals.mask(int(i)) for i in order]
+            answers = question.best(scores, top_k)
         timings = {**encoded.timings_ms, **own}
-        return [
-            Segmentation(
-                mask=mask,
-                box=encoded.proposals.boxes[i].copy(),
-                score=float(scores[i]),
-                index=int(i),
-                text=expression.text,
-                phrase=expression.phrase,
-                timings_ms=dict(timings),
-                image=encoded.image,
-            )
-            for i, mask in zip(order, masks, strict=True)
-        ]
+        return [replace(answer, timings_ms=dict(timings)) for answer in answers]
 
     def close(self) -> None:
         """Frees the graphs; the engine cannot be used afterwards."""
@@ -260,6 +281,16 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_rejection(self, threshold: float, strategy: StrategyName) -> None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"reject_below = {threshold}; expected a confidence in [0, 1].")
+        if strategy != "spatial" or calibration_of(self.bundle_id) is None:
+            raise InputError(
+                f"reject_below needs a calibrated confidence, which strategy {strategy!r} of bundle "
+                f"{self.manifest.name} ({self.bundle_id[:12]}) has not; expected spatial and a calibrated bundle. "
+                "Leave reject_below out and look at the scores."
+            )
 
     def _propose(self, pixels: NDArray[np.uint8], progress: Progress | None) -> Proposals:
         side_px = self.manifest.sam_image_size_px

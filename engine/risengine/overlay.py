@@ -16,7 +16,7 @@ from risengine.masks import area_from_runs, unpack_runs
 if TYPE_CHECKING:
     from risengine.types import Proposals, Segmentation
 
-__all__ = ["contact_sheet", "draw_proposals", "draw_segmentation"]
+__all__ = ["captioned", "contact_sheet", "draw_proposals", "draw_segmentation", "line_width", "tint"]
 
 _TINT = (0, 255, 190)
 _TINT_SHARE = 0.22
@@ -31,12 +31,12 @@ def draw_segmentation(segmentation: Segmentation) -> Image.Image:
     """
     image, mask = segmentation.image, segmentation.mask
     pixels = (image * np.where(mask, 1.0, _OUTSIDE_SHARE)[..., None].astype(np.float32)).astype(np.uint8)
-    _tint(pixels, mask, segmentation.box, _TINT)
+    tint(pixels, mask, segmentation.box, _TINT)
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     x0, y0, x1, y1 = (int(value) for value in segmentation.box)
-    draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=_line_width(image))
-    return _captioned(picture, " ".join(segmentation.text.split()), f"{segmentation.score:.3f}")
+    draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=line_width(image))
+    return captioned(picture, " ".join(segmentation.text.split()), f"{segmentation.score:.3f}")
 
 
 def draw_proposals(image: NDArray[np.uint8], proposals: Proposals) -> Image.Image:
@@ -62,8 +62,8 @@ def draw_proposals(image: NDArray[np.uint8], proposals: Proposals) -> Image.Imag
     for rank, i in enumerate(np.argsort(-areas)):
         red, green, blue = colorsys.hsv_to_rgb(rank * 0.618034 % 1, 0.85, 1.0)  # golden-ratio steps keep hues apart
         colour = (int(255 * red), int(255 * green), int(255 * blue))
-        _tint(pixels, proposals.mask(i), proposals.boxes[i], colour)
-    return _captioned(Image.fromarray(pixels), f"{len(proposals)} proposals", "")
+        tint(pixels, proposals.mask(i), proposals.boxes[i], colour)
+    return captioned(Image.fromarray(pixels), f"{len(proposals)} proposals", "")
 
 
 def contact_sheet(pictures: list[Image.Image], columns: int, cell_width_px: int) -> Image.Image:
@@ -90,7 +90,7 @@ def contact_sheet(pictures: list[Image.Image], columns: int, cell_width_px: int)
     return sheet
 
 
-def _tint(
+def tint(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_], box: NDArray[np.float32], colour: tuple[int, int, int]
 ) -> None:
     """Blends a colour over the mask and draws its contour, in place on (H, W, 3) uint8 pixels, within its box only."""
@@ -98,7 +98,7 @@ def _tint(
     window, inside = pixels[y0:y1, x0:x1], mask[y0:y1, x0:x1]
     blended = (1 - _TINT_SHARE) * window[inside] + _TINT_SHARE * np.array(colour, np.float32)
     window[inside] = blended.astype(np.uint8)
-    window[inside & ~_eroded(inside, _line_width(pixels))] = colour
+    window[inside & ~_eroded(inside, line_width(pixels))] = colour
 
 
 def _eroded(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
@@ -108,12 +108,13 @@ def _eroded(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _line_width(image: NDArray[np.generic]) -> int:
+def line_width(image: NDArray[np.generic]) -> int:
+    """Returns the width in pixels of a line that suits an image (H, W, ...)."""
     longest: int = max(image.shape[:2])
     return max(1, round(longest / 320))
 
 
-def _captioned(picture: Image.Image, text: str, figure: str) -> Image.Image:
+def captioned(picture: Image.Image, text: str, figure: str) -> Image.Image:
     """Puts a caption strip under a picture, the text shrunk and cut to its width."""
     size_px = max(9, round(picture.width / 28))
     font = ImageFont.load_default(size_px)

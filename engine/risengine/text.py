@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risengine.errors import BundleError, InputError
+from risengine.expression import Description
 from risengine.manifest import Method
+from risengine.parse import describe
 from risengine.phrase import noun_phrase, space_tokens
 from risengine.session import Session
 
@@ -31,11 +33,13 @@ class Expression:
         text: As the caller wrote it.
         sentence: What the text encoder reads for the whole.
         phrase: The target noun phrase.
+        description: The sentence read in full.
     """
 
     text: str
     sentence: str
     phrase: str
+    description: Description
 
 
 def parse_expression(text: str, method: Method) -> Expression:
@@ -61,7 +65,7 @@ def parse_expression(text: str, method: Method) -> Expression:
         raise InputError("text is blank; expected an expression such as 'the red mug'.")
     if method.tokenisation == "spaced":
         sentence = space_tokens(sentence)
-    return Expression(text, sentence, noun_phrase(sentence))
+    return Expression(text, sentence, noun_phrase(sentence), describe(sentence))
 
 
 class TextEncoder:
@@ -121,13 +125,3 @@ class TextEncoder:
                     self._cache.clear()
                 self._cache.update((text, known[text]) for text in new)
         return np.stack([known[text] for text in texts])
-
-    def encode_expression(self, expression: Expression, sentence_weight: float) -> NDArray[np.float32]:
-        """Returns t = r e(sentence) + (1 - r) e(phrase), the graph's features mixed as they are (Yu, Seo, Son 2023).
-
-        Returns:
-            (E,) float32.
-        """
-        sentence, phrase = self.encode([expression.sentence, expression.phrase])
-        mixed: NDArray[np.float32] = np.float32(sentence_weight) * sentence + np.float32(1 - sentence_weight) * phrase
-        return mixed

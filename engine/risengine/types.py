@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risengine.errors import BackendError
+from risengine.explanation import Explanation
 from risengine.masks import area_from_runs, encode_rle, mask_boxes, mask_from_runs, unpack_runs
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from risengine.geometry import Geometry
     from risengine.images import ImageLike
 
 __all__ = ["EncodedImage", "Proposals", "Segmentation"]
@@ -191,6 +194,13 @@ class EncodedImage:
         """(H, W) of the image in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Where the proposals lie, measured when first asked for."""
+        from risengine.geometry import measure_geometry
+
+        return measure_geometry(self.proposals)
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
@@ -199,12 +209,15 @@ class Segmentation:
     Attributes:
         mask: (H, W) bool.
         box: (4,) float32, half-open xyxy in pixels, tight around the mask.
-        score: Similarity of mask and expression: a cosine in [-1, 1], or a dot product for ResNet bundles.
+        score: Similarity of mask and expression: a cosine in [-1, 1], or a dot product for ResNet bundles; in the same
+            unit, less what places and relations take off it.
         index: Position of the mask among the image's proposals.
         text: The expression as asked.
         phrase: The target noun phrase that was found in it.
         timings_ms: Milliseconds a stage, those of the image's encoding included.
         image: (H, W, 3) uint8 RGB that was segmented, read-only.
+        explanation: Why: the parse, the terms of the score, the references, how sure it is; None from the PyTorch
+            reference.
     """
 
     mask: NDArray[np.bool_] = field(repr=False)
@@ -215,6 +228,7 @@ class Segmentation:
     phrase: str
     timings_ms: dict[str, float] = field(repr=False)
     image: NDArray[np.uint8] = field(repr=False)
+    explanation: Explanation | None = field(default=None, repr=False)
 
     def overlay(self) -> Image.Image:
         """Draws the mask's tint and contour, its box, the expression and the score over the image."""
@@ -241,5 +255,6 @@ class Segmentation:
             "index": self.index,
             "box_xyxy": [float(value) for value in self.box],
             "mask_rle": encode_rle(self.mask),
+            **({} if self.explanation is None else {"explanation": self.explanation.to_dict()}),
             "timings_ms": {stage: round(value, 3) for stage, value in self.timings_ms.items()},
         }

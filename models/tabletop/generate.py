@@ -30,6 +30,7 @@ IMAGE_SIZE_PX = (360, 480)
 TRAIN_COUNTS: dict[Kind, int] = {"attribute": 10, "place": 5, "relation": 3}
 HELD_OUT_COUNTS: dict[Kind, int] = {"attribute": 6, "place": 3, "relation": 3}
 HELD_OUT_SCENES = 70
+VALIDATION_SCENES = 120
 DEMO_SCENES = 12
 DEMO_SIZE_PX = (480, 640)
 _EXPRESSION_STREAM = 1  # separates a scene's words from its shapes in the seed
@@ -148,12 +149,13 @@ def write_training_set(out: Path, split: str, seed: int, scenes: int, workers: i
         pool.map(write_shard, jobs, chunksize=1)
 
 
-def write_held_out_sets(out: Path, scenes: int = HELD_OUT_SCENES) -> None:
-    """Renders the two held-out sets in REFER's format.
+def write_refer_sets(out: Path, scenes: int, splits: tuple[str, ...] = ("scenes", "compositional")) -> None:
+    """Renders sets in REFER's format; the two held-out ones unless told otherwise.
 
     Args:
         out: REFER's data folder.
         scenes: Scenes of each set.
+        splits: The sets, by the code of their scenes.
 
     Raises:
         RenderError: There is no offscreen OpenGL here.
@@ -161,7 +163,7 @@ def write_held_out_sets(out: Path, scenes: int = HELD_OUT_SCENES) -> None:
     writer = ReferWriter(out)
     height, width = IMAGE_SIZE_PX
     with SceneRenderer(width, height) as renderer:
-        for split in ("scenes", "compositional"):
+        for split in splits:
             for index in tqdm(range(scenes), desc=split):
                 scene = sample_scene(split, 0, index)
                 rendering = renderer.render(scene)
@@ -230,11 +232,18 @@ def main(arguments: list[str] | None = None) -> None:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--workers", type=_at_least_one, default=1)
     train.add_argument("--split", choices=("train", "val"), default="train")
-    for name, text in (("heldout", "both held-out sets, in REFER's format"), ("demo", "candidates for demo pictures")):
+    for name, text in (
+        ("heldout", "both held-out sets, in REFER's format"),
+        ("demo", "candidates for demo pictures"),
+        ("validation", "scenes to tune on, in REFER's format"),
+    ):
         commands.add_parser(name, help=text).add_argument("out", type=Path)
     options = parser.parse_args(arguments)
     if options.command == "heldout":
-        write_held_out_sets(options.out)
+        write_refer_sets(options.out, HELD_OUT_SCENES)
+        return
+    if options.command == "validation":
+        write_refer_sets(options.out, VALIDATION_SCENES, ("val",))
         return
     if options.command == "demo":
         write_demo_candidates(options.out)

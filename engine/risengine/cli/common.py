@@ -11,7 +11,7 @@ from typing import get_args
 from tqdm import tqdm
 
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
-from risengine.config import RuntimeConfig
+from risengine.config import RuntimeConfig, StrategyName
 from risengine.engine import Engine, load
 from risengine.errors import InputError
 from risengine.manifest import Method, ProposalSettings, Target
@@ -44,6 +44,12 @@ def add_engine_options(parser: argparse.ArgumentParser, weights: bool = True) ->
     add_device_options(parser)
     group = parser.add_argument_group("in place of the bundle's settings")
     if weights:
+        group.add_argument(
+            "--strategy",
+            choices=get_args(StrategyName),
+            default=RuntimeConfig.strategy,
+            help="how masks are scored; global_local is the paper's (default: %(default)s)",
+        )
         add_field_options(group, Method, RUNTIME_WEIGHTS, unset="the bundle's")
     add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
 
@@ -65,8 +71,9 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def runtime_config(options: argparse.Namespace) -> RuntimeConfig:
-    """Returns what :func:`add_device_options` asked for."""
-    return RuntimeConfig(options.device, options.threads, options.fallback)
+    """Returns what :func:`add_device_options` asked for, and the strategy where the command has one."""
+    strategy = getattr(options, "strategy", RuntimeConfig.strategy)
+    return RuntimeConfig(options.device, options.threads, options.fallback, strategy)
 
 
 def check_output_paths(options: argparse.Namespace, check_output: Callable[[str], Path]) -> None:

@@ -1,0 +1,97 @@
+"""What an expression says, as a value: the target, what it is like, where it is, and beside what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["Description", "Ordinal", "Place", "Relation", "RelationKind", "Size", "SizeKind"]
+
+Place: TypeAlias = Literal["left", "right", "top", "bottom", "front", "back", "middle", "corner"]
+SizeKind: TypeAlias = Literal["big", "small", "tall", "short", "wide", "narrow"]
+RelationKind: TypeAlias = Literal[
+    "left", "right", "front", "behind", "above", "below", "on", "next", "far", "inside", "with", "between"
+]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size word; ``compared`` for "smallest" and "smaller", which only the other objects give a meaning."""
+
+    kind: SizeKind
+    compared: bool
+
+
+@dataclass(frozen=True)
+class Ordinal:
+    """A place in a row: ``number`` from 1, counted from ``side``."""
+
+    number: int
+    side: Place
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Where the described object is as seen from its references: two for "between A and B", else one."""
+
+    kind: RelationKind
+    references: tuple[Description, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A parsed noun phrase with all that hangs on it; a reference is described in the same way.
+
+    Attributes:
+        phrase: The words that say what the object looks like, for the text encoder: article, attributes, noun.
+        noun: Its noun, singular where a plural was said; "object" where none was.
+        attributes: The words before the noun.
+        places: Places and superlatives of place: "the leftmost", "at the back", "bottom right" (two of them).
+        sizes: Size words; those that are not ``compared`` are in ``phrase`` too.
+        ordinal: "second from the left".
+        relations: To other objects, each described.
+        excluded: Phrases that must not fit: "not the red one" gives "red object".
+        plural: Whether several objects are meant, as the reference of "between the two plates".
+        unread: Words that nothing was made of.
+    """
+
+    phrase: str
+    noun: str
+    attributes: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    sizes: tuple[Size, ...] = ()
+    ordinal: Ordinal | None = None
+    relations: tuple[Relation, ...] = ()
+    excluded: tuple[str, ...] = ()
+    plural: bool = False
+    unread: tuple[str, ...] = ()
+
+    @property
+    def needs_geometry(self) -> bool:
+        """Whether anything was said that features alone do not answer."""
+        compared = any(size.compared for size in self.sizes)
+        return bool(self.places or compared or self.ordinal or self.relations or self.excluded)
+
+    def walk(self) -> Iterator[Description]:
+        """Yields this description and those of all references, in the order of the text."""
+        yield self
+        for relation in self.relations:
+            for reference in relation.references:
+                yield from reference.walk()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON-ready values; what was not said is left out."""
+        said: dict[str, Any] = {
+            "attributes": list(self.attributes),
+            "places": list(self.places),
+            "sizes": [f"{size.kind}, compared" if size.compared else size.kind for size in self.sizes],
+            "ordinal": f"{self.ordinal.number} from {self.ordinal.side}" if self.ordinal else "",
+            "relations": [
+                {"kind": relation.kind, "references": [reference.to_dict() for reference in relation.references]}
+                for relation in self.relations
+            ],
+            "excluded": list(self.excluded),
+            "unread": list(self.unread),
+        }
+        return {"phrase": self.phrase, "noun": self.noun, **{name: value for name, value in said.items() if value}}

@@ -1,0 +1,119 @@
+"""The English words of space, size, order and negation that :mod:`risengine.parse` knows."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from risengine.expression import Place, RelationKind, SizeKind
+
+__all__ = [
+    "COLOURS", "CUES", "EVERYTHING", "FILLERS", "GENERIC", "IDLE", "INVERSE", "NEGATIONS", "ORDINALS", "PLACES",
+    "PRONOUNS", "REQUESTS", "SCENE", "SIDES", "SIZES", "VIEWER",
+]  # fmt: skip
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _cues() -> dict[tuple[str, ...], RelationKind]:
+    spoken: dict[RelationKind, str] = {
+        "left": "left of|to the left of|on the left of|on the left side of|to left of|at the left of|on left of",
+        "right": "right of|to the right of|on the right of|on the right side of|to right of|"
+        "at the right of|on right of",
+        "front": "in front of|in the front of|ahead of|before",
+        "behind": "behind|in back of|beyond|hidden by|blocked by|covered by",
+        "above": "above|over",
+        "on": "on top of|atop|on|upon|onto",
+        "below": "below|under|underneath|beneath",
+        "next": "next to|beside|besides|near|nearest|nearest to|closest|closest to|close to|near to|by|"
+        "adjacent to|alongside|"
+        "touching|closer to|nearer to|at the side of",
+        "far": "far from|away from|farthest from|furthest from|farther from|far away from",
+        "inside": "inside|inside of|in|within",
+        "with": "with|has|have|having|holding|carrying|containing|wearing",
+        "between": "between|in between|in the middle of",
+    }
+    return {tuple(cue.split()): kind for kind, cues in spoken.items() for cue in cues.split("|")}
+
+
+CUES = MappingProxyType(_cues())
+"""Words before a reference, and what they mean."""
+
+INVERSE: MappingProxyType[RelationKind, RelationKind] = MappingProxyType({
+    "left": "right", "right": "left", "front": "behind", "behind": "front", "above": "below", "below": "above",
+    "on": "below", "next": "next", "far": "far", "inside": "with",
+})  # fmt: skip
+"""How A stands to B where B is said to stand to A: "A with B behind it"."""
+
+PLACES: MappingProxyType[str, Place] = MappingProxyType({
+    "left": "left", "leftmost": "left", "right": "right", "rightmost": "right", "top": "top", "upper": "top",
+    "topmost": "top", "uppermost": "top", "highest": "top", "higher": "top", "bottom": "bottom", "lower": "bottom",
+    "lowest": "bottom", "bottommost": "bottom", "front": "front", "frontmost": "front", "foremost": "front",
+    "nearest": "front", "closest": "front", "nearer": "front", "closer": "front", "foreground": "front",
+    "back": "back", "rear": "back", "rearmost": "back", "backmost": "back", "farthest": "back", "furthest": "back",
+    "farther": "back", "further": "back", "background": "back", "middle": "middle", "center": "middle",
+    "centre": "middle", "central": "middle", "centermost": "middle", "corner": "corner", "lefthand": "left",
+    "righthand": "right",
+})  # fmt: skip
+
+
+def _sizes() -> dict[str, tuple[SizeKind, bool]]:
+    spoken: dict[SizeKind, tuple[str, str]] = {
+        "big": ("big large huge giant", "bigger biggest larger largest"),
+        "small": ("small little tiny mini", "smaller smallest littlest tiniest tinier"),
+        "tall": ("tall high", "taller tallest"),
+        "short": ("short", "shorter shortest"),
+        "wide": ("wide long", "wider widest longer longest"),
+        "narrow": ("narrow thin", "narrower narrowest thinner thinnest"),
+    }
+    return {
+        word: (kind, compared)
+        for kind, sides in spoken.items()
+        for compared, words in zip((False, True), sides, strict=True)
+        for word in words.split()
+    }
+
+
+SIZES = MappingProxyType(_sizes())
+"""Size words, and whether they only mean something among others."""
+
+ORDINALS = MappingProxyType({
+    word: number
+    for number, words in enumerate(
+        ("first 1st", "second 2nd", "third 3rd", "fourth 4th", "fifth 5th", "sixth 6th", "seventh 7th"), start=1
+    )
+    for word in words.split()
+})  # fmt: skip
+
+COLOURS = _words(
+    "red orange yellow green blue purple violet pink brown black white gray grey beige gold silver tan navy teal "
+    "crimson scarlet turquoise striped plaid"
+)
+"""Words that are an attribute after "in": "guy in red"."""
+
+NEGATIONS = frozenset(("not", "n't", "nt", "isnt", "except", "neither", "nor", "without", "non"))
+PRONOUNS = frozenset(("it", "them", "itself", "him", "her"))
+VIEWER = frozenset(("me", "us", "camera", "viewer", "you", "robot", "screen"))
+EVERYTHING = frozenset(("everything", "all", "others", "rest", "everyone"))
+SCENE = _words("table picture image photo scene frame pic desk floor ground view edge")
+SIDES = _words("side edge end part hand row area most away one")
+"""Words that only complete a place: "on the left side"."""
+
+IDLE = _words(
+    "that which who whose is are was be being been 's directly just right immediately standing sitting lying "
+    "located placed positioned shown seen there here a an the this those these some my your our its to at of from "
+    "kind 're very really only also both ones hidden partly partially laying stood set"
+)
+"""Words that add nothing where no rule reads them."""
+
+REQUESTS = _words(
+    "grab give get bring pass pick hand take find show point fetch select segment locate look want need would like "
+    "can could i you me us please uh um hey ok okay up out let see touch for robot will"
+)
+"""Words of asking, before the target."""
+
+FILLERS = _words("please whatever thanks now uh um well maybe")
+
+GENERIC = frozenset(("one", "ones", "thing", "things", "object", "objects", "item", "items", "whatever", "something"))
+"""Nouns that say nothing of what a thing looks like."""

@@ -1,0 +1,238 @@
+"""The strategies as pure functions, geometry against drawn masks, and what they cost."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import risengine
+from risengine.config import StrategyName
+from risengine.expression import Description, Ordinal, Place, Relation, RelationKind, Size
+from risengine.geometry import Geometry, measure_geometry
+from risengine.spatial import describe_masks
+from risengine.strategies import STRATEGIES
+from risengine.types import Proposals
+
+SIZE = (40, 60)
+RNG = np.random.default_rng(7)
+
+
+def boxes_geometry(boxes: list[tuple[int, int, int, int]]) -> Geometry:
+    """Geometry of filled boxes, xyxy in pixels of a 40 x 60 image."""
+    masks = np.zeros((len(boxes), *SIZE), bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    return measure_geometry(Proposals.from_masks(masks))
+
+
+def chosen(description: Description, geometry: Geometry, cosines: dict[str, list[float]]) -> int:
+    part = describe_masks(description, geometry, {name: np.array(values) for name, values in cosines.items()})
+    return int(part.logits.argmax())
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_geometry_is_that_of_the_drawn_masks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = rng.random((3, *SIZE)) < rng.choice([0.02, 0.5, 0.98, 1.0])
+    masks[:, 0, 0] = True
+    geometry = measure_geometry(Proposals.from_masks(masks))
+    for row, mask in enumerate(masks):
+        y, x = np.nonzero(mask)
+        np.testing.assert_allclose(geometry.centre[row] * SIZE[1], [x.mean() + 0.5, y.mean() + 0.5], rtol=1e-9)
+        assert geometry.area[row] * SIZE[1] ** 2 == pytest.approx(mask.sum())
+        assert geometry.base[row] * SIZE[1] == y.max() + 1
+
+
+def test_an_empty_mask_has_a_geometry() -> None:
+    geometry = measure_geometry(Proposals.from_masks(np.zeros((1, *SIZE), bool)))
+    assert geometry.area[0] == 0
+    assert np.isfinite(geometry.centre).all()
+
+
+ROW = [(2, 20, 8, 26), (20, 18, 28, 26), (40, 16, 50, 26)]  # left to right, growing
+
+
+@pytest.mark.parametrize(
+    ("places", "index"), [(("left",), 0), (("right",), 2), (("middle",), 1), (("right", "bottom"), 2)]
+)
+def test_places_choose_among_equals(places: tuple[Place, ...], index: int) -> None:
+    said = Description("mug", "mug", places=places)
+    assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.5, 0.5]}) == index
+
+
+@pytest.mark.parametrize(("number", "side", "index"), [(1, "left", 0), (2, "left", 1), (3, "left", 2), (1, "right", 2)])
+def test_ordinals_count(number: int, side: Place, index: int) -> None:
+    said = Description("mug", "mug", ordinal=Ordinal(number, side))
+    assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.5, 0.5]}) == index
+
+
+@pytest.mark.parametrize(("kind", "index"), [("big", 2), ("small", 0), ("tall", 2), ("narrow", 0)])
+def test_compared_sizes(kind: str, index: int) -> None:
+    said = Description("mug", "mug", sizes=(Size(kind, True),))  # type: ignore[arg-type]
+    assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.5, 0.5]}) == index
+
+
+def test_a_superlative_counts_only_what_fits() -> None:
+    said = Description("mug", "mug", places=("left",))
+    assert chosen(said, boxes_geometry(ROW), {"mug": [-0.5, 0.5, 0.5]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "index"),
+    [("left", 1), ("right", 2), ("behind", 3), ("above", 3), ("front", 4), ("below", 4)],
+)
+def test_directed_relations(kind: RelationKind, index: int) -> None:
+    around = boxes_geometry([(26, 16, 34, 24), (8, 16, 16, 24), (44, 16, 52, 24), (26, 1, 34, 9), (26, 31, 34, 39)])
+    said = Description("mug", "mug", relations=(Relation(kind, (Description("box", "box"),)),))
+    cosines = {"mug": [0.0, 0.5, 0.5, 0.5, 0.5], "box": [0.9, 0.0, 0.0, 0.0, 0.0]}
+    assert chosen(said, around, cosines) == index
+
+
+def test_next_to_inside_and_between() -> None:
+    geometry = boxes_geometry([(2, 2, 22, 22), (8, 8, 12, 12), (24, 6, 30, 12), (50, 30, 58, 38)])
+    box = Description("box", "box")
+    cosines = {"mug": [0.0, 0.5, 0.5, 0.5], "box": [0.9, 0.0, 0.0, 0.0], "plate": [0.0, 0.0, 0.0, 0.9]}
+    assert chosen(Description("mug", "mug", relations=(Relation("inside", (box,)),)), geometry, cosines) == 1
+    assert chosen(Description("mug", "mug", relations=(Relation("far", (box,)),)), geometry, cosines) == 3
+    between = Relation("between", (box, Description("plate", "plate")))
+    row = boxes_geometry([(2, 15, 10, 25), (14, 2, 20, 8), (26, 15, 34, 25), (50, 15, 58, 25)])
+    assert chosen(Description("mug", "mug", relations=(between,)), row, cosines) == 2
+
+
+def test_a_chained_reference_is_resolved_first() -> None:
+    geometry = boxes_geometry([(5, 2, 10, 8), (15, 2, 22, 8), (35, 24, 40, 30), (45, 24, 52, 30), (45, 12, 50, 18)])
+    plate = Description("plate", "plate")
+    box = Description("box", "box", relations=(Relation("front", (plate,)),))
+    said = Description("mug", "mug", relations=(Relation("left", (box,)),))
+    cosines = {"mug": [0.6, 0.0, 0.6, 0.0, 0.0], "box": [0.0, 0.6, 0.0, 0.6, 0.0], "plate": [0.0, 0.0, 0.0, 0.0, 0.9]}
+    assert chosen(said, geometry, cosines) == 2
+
+
+def test_exclusion_takes_what_is_left() -> None:
+    said = Description("mug", "mug", excluded=("red object",))
+    assert chosen(said, boxes_geometry(ROW), {"mug": [0.6, 0.55, 0.0], "red object": [0.7, 0.1, 0.1]}) == 1
+
+
+DIRECTED: list[tuple[RelationKind, RelationKind]] = [("left", "right"), ("front", "behind"), ("above", "below")]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(DIRECTED))
+@settings(max_examples=50, deadline=None)
+def test_opposite_relations_mirror_each_other(seed: int, pair: tuple[RelationKind, RelationKind]) -> None:
+    geometry = random_geometry(seed)
+    forth, back = (geometry.related(kind) for kind in pair)
+    np.testing.assert_allclose(forth, back.T, atol=1e-9)
+    assert forth.min() >= 0
+    assert forth.max() <= 1
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_terms_add_up_and_order_does_not_matter(seed: int) -> None:
+    geometry = random_geometry(seed)
+    rng = np.random.default_rng(seed)
+    cosines = {name: rng.uniform(-0.2, 0.7, 5) for name in ("mug", "box", "red mug")}
+    box = Description("box", "box", places=("back",))
+    said = Description(
+        "mug", "mug", places=("left",), sizes=(Size("big", True),), relations=(Relation("next", (box,)),),
+        excluded=("red mug",), ordinal=Ordinal(2, "right"),
+    )  # fmt: skip
+    part = describe_masks(said, geometry, cosines)
+    np.testing.assert_allclose(part.logits, np.sum(list(part.terms.values()), axis=0))
+    assert np.isfinite(part.logits).all()
+    order = rng.permutation(5)
+    moved = Geometry(geometry.centre[order], geometry.base[order], geometry.box[order], geometry.area[order])
+    again = describe_masks(said, moved, {name: values[order] for name, values in cosines.items()})
+    np.testing.assert_allclose(again.logits, part.logits[order], atol=1e-9)
+
+
+def random_geometry(seed: int) -> Geometry:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 0.7, (5, 2))
+    box = np.concatenate([corner, corner + rng.uniform(0.05, 0.3, (5, 2))], axis=1)
+    return Geometry((box[:, :2] + box[:, 2:]) / 2, box[:, 3], box, np.prod(box[:, 2:] - box[:, :2], axis=1))
+
+
+def test_every_strategy_answers_and_says_why(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
+    for name in STRATEGIES:
+        answer = engine.segment(encoded, "the mug behind the box", name)
+        why = answer.explanation
+        assert why is not None
+        assert why.strategy == name
+        assert sum(why.terms.values()) == pytest.approx(answer.score, abs=1e-5)
+        assert answer.to_dict()["explanation"]["parse"]["relations"][0]["kind"] == "behind"
+    spatial = engine.segment(encoded, "the mug behind the box").explanation
+    assert spatial is not None
+    assert spatial.strategy == "spatial"
+    assert [item.words for item in spatial.references] == ["behind the box"]
+    assert spatial.references[0].mask.any()
+
+
+@pytest.mark.parametrize("text", ["the red mug", "a small green cube", "the bottle"])
+def test_without_geometry_spatial_is_the_papers_score(
+    engine: risengine.Engine, encoded: risengine.EncodedImage, text: str
+) -> None:
+    ours, paper = (engine.rank(encoded, text, 99, name) for name in ("spatial", "global_local"))
+    assert [a.index for a in ours] == [a.index for a in paper]
+    assert [a.score for a in ours] == [a.score for a in paper]
+
+
+def test_the_strategy_can_be_set_when_loading(encoded: risengine.EncodedImage, engine: risengine.Engine) -> None:
+    text = "the leftmost cube"
+    with risengine.load("tabletop", risengine.RuntimeConfig(threads=1, strategy="global_local")) as paper:
+        answer = paper.segment(encoded, text)
+    assert answer.explanation is not None
+    assert answer.explanation.strategy == "global_local"
+    assert answer.index == engine.segment(encoded, text, "global_local").index
+
+
+@pytest.mark.parametrize("name", ["nearest", ""])
+def test_an_unknown_strategy_is_refused(
+    engine: risengine.Engine, encoded: risengine.EncodedImage, name: StrategyName
+) -> None:
+    if name:
+        with pytest.raises(risengine.InputError, match="expected one of spatial, global_local"):
+            engine.segment(encoded, "the mug", name)
+    with pytest.raises(risengine.InputError, match="expected one of spatial, global_local"):
+        risengine.RuntimeConfig(strategy=name)
+
+
+def test_rejection(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
+    assert engine.segment(encoded, "the red mug", reject_below=0.0) is not None
+    assert engine.segment(encoded, "the red mug", reject_below=1.0) is None
+    with pytest.raises(risengine.InputError, match=r"expected a confidence in \[0, 1\]"):
+        engine.segment(encoded, "the red mug", reject_below=1.5)
+    with pytest.raises(risengine.InputError, match="calibrated confidence"):
+        engine.segment(encoded, "the red mug", "contrast", reject_below=0.5)
+
+
+def test_the_margin_is_to_the_next_in_the_ranking(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
+    answers = engine.rank(encoded, "the leftmost cube", top_k=99)
+    for answer, following in itertools.pairwise(answers):
+        assert answer.explanation is not None
+        assert answer.explanation.margin == pytest.approx(answer.score - following.score, abs=1e-6)
+    assert answers[-1].explanation is not None
+    assert answers[-1].explanation.margin is None
+
+
+def test_spatial_costs_little(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
+    text = "the second mug from the left behind the box between the cube and the ball that is not red"
+    spent_ms: dict[StrategyName, float] = {}
+    names: tuple[StrategyName, StrategyName] = ("spatial", "global_local")
+    for name in names:
+        engine.segment(encoded, text, name)  # the texts are known from here on
+        spent = []
+        for _ in range(20):
+            fresh = replace(encoded)  # its geometry is not measured yet
+            start = time.thread_time()  # of this thread: other work on the machine does not count
+            engine.segment(fresh, text, name)
+            spent.append(1e3 * (time.thread_time() - start))
+        spent_ms[name] = float(np.median(spent))
+    assert spent_ms["spatial"] - spent_ms["global_local"] < 10, spent_ms
