@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -46,7 +46,7 @@ class Failure:
     image: str
     wanted: int
     chosen: int
-    parse: dict[str, object]
+    parse: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class FakeEngine:
 
     bundle_id = "0123456789abcdef"
     providers = ("FakeProvider",)
+    strategy = "global_local"
 
     def __init__(self) -> None:
         self.manifest = SimpleNamespace(
@@ -236,7 +237,7 @@ def test_baselines() -> None:
 def test_command_line(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(risengine, "load", lambda bundle: FakeEngine())
+    monkeypatch.setattr(risengine, "load", lambda bundle, runtime: FakeEngine())
     out = tmp_path / "report.json"
     arguments = ["accuracy", "fake", "--refer", str(root), "--split", "scenes", "--json", str(out)]
     assert cli.main(arguments) == 0
@@ -265,7 +266,7 @@ def test_command_line(
 def test_refusals(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(risengine, "load", lambda bundle: FakeEngine())
+    monkeypatch.setattr(risengine, "load", lambda bundle, runtime: FakeEngine())
     assert cli.main(["accuracy", "fake", *arguments]) == 2
     assert message in capsys.readouterr().err
 

@@ -37,6 +37,7 @@ class FakeEngine:
     """Proposes the given masks in ``one.png`` and none in ``two.png``; chooses by the word of the text."""
 
     providers = ("FakeProvider",)
+    strategy = "global_local"
     method = CLEAN
     proposal_settings = ProposalSettings()
 
