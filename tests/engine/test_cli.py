@@ -184,3 +184,28 @@ def test_a_demo_in_which_nothing_is_proposed_is_wrong(tmp_path: Path, capsys: Ca
 def test_an_unwritable_demo_folder(capsys: Captured) -> None:
     assert main(["demo", "-o", "/proc/none/demo"]) == 2
     assert "Choose another with -o" in capsys.readouterr().err
+
+
+def test_explain_says_and_draws_why(picture: DemoPicture, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "why.png"
+    assert main(["explain", str(picture.path), "the green cube left of the bottle", "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert '"kind": "left"' in printed
+    assert "looks" in printed
+    assert "reference, mask" in printed
+    with Image.open(out) as drawn, Image.open(picture.path) as image:
+        assert drawn.width == image.width
+        assert drawn.height > image.height  # what was read stands below
+
+
+def test_nothing_matches_is_an_answer_of_its_own(picture: DemoPicture, tmp_path: Path, capsys: Captured) -> None:
+    mask = tmp_path / "mask.png"
+    words = ["segment", str(picture.path), "the purple cone", "--reject-below", "0.9", "-o", str(mask)]
+    assert main(words) == 3
+    assert "nothing matches with a confidence of at least 0.9" in capsys.readouterr().out
+    assert not mask.exists()
+    assert main([*words, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out) is None
+    assert main(["segment", str(picture.path), picture.questions[0].text, "--reject-below", "0.2"]) == 0
+    assert main([*words, "--strategy", "global_local"]) == 2
+    assert "reject_below needs a calibrated confidence" in capsys.readouterr().err
