@@ -113,7 +113,7 @@ class TensorRtSession:
         try:
             context = self._idle.get_nowait()
         except queue.Empty:
-            context = _Context(self._engine, self._memory)
+            context = _Context(_execution_context(self._library, self._engine), self._memory)
         yield context
         self._idle.put(context)  # not after a failure, of which its stream may still know
 
@@ -124,10 +124,8 @@ class TensorRtSession:
 class _Context:
     """An execution context, its stream, and what the run under way reads and writes."""
 
-    def __init__(self, engine: Any, memory: DeviceMemory) -> None:
-        self._context: Any = engine.create_execution_context()
-        if self._context is None:
-            raise BackendError("the engine has no room for its activations. Free memory of the GPU.")
+    def __init__(self, context: Any, memory: DeviceMemory) -> None:
+        self._context = context
         self._memory, self._stream = memory, memory.new_stream()
         self._held: list[Any] = []
 
@@ -161,6 +159,22 @@ class _Context:
         self._memory.wait(self._stream)
         self._held.clear()
         return done
+
+
+def _execution_context(library: Any, engine: Any) -> Any:
+    """Returns a new execution context; TensorRT-RTX replays CUDA graphs in it where shapes repeat."""
+    if hasattr(library, "CudaGraphStrategy"):
+        config = engine.create_runtime_config()
+        config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        context = engine.create_execution_context(config)
+    else:
+        context = engine.create_execution_context()
+    if context is None:
+        raise BackendError(
+            "the GPU has no room for the engine's activations; expected what its largest shapes take. Free memory, or "
+            "rebuild the bundle with a smaller --profile."
+        )
+    return context
 
 
 def _logger_of(library: Any, messages: list[str]) -> Any:

@@ -281,19 +281,17 @@ def _file_spec(path: Path) -> FileSpec:
 def _verify(folder: Path) -> None:
     """Does what ``risengine verify`` will do, so that no bundle is published that would fail it where it can run."""
     bundle = open_bundle(folder)
-    if not usable_devices(bundle):
-        target = bundle.manifest.target
-        missing = find_device(target).missing or "its engines are for another GPU"
+    target, devices = bundle.manifest.target, usable_devices(bundle)
+    if not devices or devices[0].target != target:
         _logger.warning(
-            "not run: this machine has nothing for target %s (%s). Run `risengine verify` on the device before you "
-            "rely on the bundle.",
+            "not run on %s (%s). Run `risengine verify` on the device before you rely on the bundle.",
             target,
-            missing,
+            find_device(target).missing or "its engines are for another GPU",
         )
-        return
-    failures = verify_bundle(bundle, RuntimeConfig(usable_devices(bundle)[0].target)).failures
-    if failures:
-        raise ParityError(failures[0])
+    if devices:
+        failures = verify_bundle(bundle, RuntimeConfig(devices[0].target)).failures
+        if failures:
+            raise ParityError(failures[0])
 
 
 def _versions() -> dict[str, str]:

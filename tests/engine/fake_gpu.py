@@ -81,6 +81,9 @@ class FakeTensorRt:
     __name__: str = "tensorrt_rtx"
     names: list[str] = field(default_factory=list)
     fails: bool = False
+    has_room: bool = True
+    replays_graphs: bool = False
+    contexts: list[Any] = field(default_factory=list)
 
     class ILogger:
         ERROR, INTERNAL_ERROR = "error", "internal error"
@@ -89,6 +92,8 @@ class FakeTensorRt:
             pass
 
     def __post_init__(self) -> None:
+        if self.replays_graphs:
+            self.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
         self.names = self.names or [tensor.name for tensor in (*self.spec.inputs, *self.spec.outputs)]
 
     def Runtime(self, logger: Any) -> Any:
@@ -109,8 +114,12 @@ class _Engine:
     def get_tensor_name(self, index: int) -> str:
         return self.library.names[index]
 
-    def create_execution_context(self) -> Any:
-        return _Context(self)
+    def create_runtime_config(self) -> Any:
+        return SimpleNamespace(cuda_graph_strategy="disabled")
+
+    def create_execution_context(self, config: Any = None) -> Any:
+        self.library.contexts.append(config)
+        return _Context(self) if self.library.has_room else None
 
 
 class _Context:

@@ -164,6 +164,25 @@ def test_arrays_of_other_libraries_are_read_where_they_are(
         session.run({**FEEDS, "x": Foreign((4, 8))})
 
 
+def test_tensorrt_rtx_is_told_to_replay_graphs(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, library = open_fake(monkeypatch, tmp_path)
+    session.run(FEEDS)
+    session.run(FEEDS)
+    assert library.contexts == [None]  # one context serves a thread; TensorRT knows no such setting
+    session, library = open_fake(monkeypatch, tmp_path, replays_graphs=True)
+    session.run(FEEDS)
+    assert library.contexts[0].cuda_graph_strategy == "whole"
+
+
+def test_an_engine_without_room_says_so(cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    session, library = open_fake(monkeypatch, tmp_path)
+    library.has_room = False
+    with pytest.raises(BackendError, match=r"no room for the engine's activations.*smaller --profile"):
+        session.run(FEEDS)
+
+
 def test_a_profile_is_exceeded_before_the_device_is_touched(
     cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -147,6 +147,16 @@ def test_stages_are_told_in_order(config: BuildConfig) -> None:
 
 
 @pytest.mark.usefixtures("quick_export")
+def test_a_target_without_a_device_is_verified_on_the_cpu_and_warned_of(
+    config: BuildConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    build(replace(config, target="cuda"))
+    assert "not run on cuda (ONNX Runtime" in caplog.text
+    assert open_bundle(config.out).manifest.target == "cuda"
+
+
+@pytest.mark.usefixtures("quick_export")
 @pytest.mark.parametrize("stage", ["export text_encoder", "compare SAM with PyTorch", "verify the bundle"])
 def test_an_interrupted_build_leaves_nothing(config: BuildConfig, stage: str) -> None:
     def interrupt(begun: str) -> None:
