@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import EngineSpec, GraphSpec
 
-__all__ = ["Gpu", "check_engine", "cuda_module", "native_module", "read_gpu"]
+__all__ = ["Gpu", "check_engine", "cuda_module", "native_logger", "native_module", "read_gpu"]
 
 _INSTALL = {
     "tensorrt": "pip install tensorrt, or take JetPack's",
@@ -44,6 +45,30 @@ def native_module(library: str) -> Any:
         return importlib.import_module(library)
     except (ImportError, OSError) as error:
         raise BackendError(f"{library} is missing ({error}). Run: {_INSTALL[library]}") from error
+
+
+@functools.cache
+def native_logger(library: Any) -> Any:
+    """Returns the logger of a native library: one for the whole process, because the library never lets go of it.
+
+    ``messages`` are the descriptions of layers since they were last cleared; ``last_error`` says what went wrong.
+    """
+
+    class Logger(library.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.messages: list[str] = []
+            self.last_error = "no reason given"
+
+        def log(self, severity: Any, message: str) -> None:
+            # Without a GPU every step complains of the driver, and means nothing by it.
+            failed = severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR)
+            if failed and "driver version" not in message:
+                self.last_error = message
+            if "LayerType: " in message:
+                self.messages.append(message)
+
+    return Logger()
 
 
 def cuda_module() -> Any:

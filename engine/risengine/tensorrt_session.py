@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec, TensorSpec
-from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu
+from risengine.nvidia import check_engine, cuda_module, native_logger, native_module, read_gpu
 from risengine.session import check_feeds
 
 __all__ = ["TensorRtSession"]
@@ -47,8 +47,7 @@ class TensorRtSession:
         cudart = cuda_module()
         check_engine(spec, str(self._library.__version__), read_gpu(cudart))
         self._spec, self._memory = spec, DeviceMemory(cudart)
-        self._messages: list[str] = []
-        self._runtime = self._library.Runtime(_logger_of(self._library, self._messages))
+        self._runtime = self._library.Runtime(native_logger(self._library))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BundleError(
@@ -118,7 +117,7 @@ class TensorRtSession:
         self._idle.put(context)  # not after a failure, of which its stream may still know
 
     def _last_message(self) -> str:
-        return self._messages[-1] if self._messages else "no reason given"
+        return str(native_logger(self._library).last_error)
 
 
 class _Context:
@@ -175,17 +174,3 @@ def _execution_context(library: Any, engine: Any) -> Any:
             "rebuild the bundle with a smaller --profile."
         )
     return context
-
-
-def _logger_of(library: Any, messages: list[str]) -> Any:
-    """Returns a logger of TensorRT's kind that keeps what went wrong."""
-
-    class Logger(library.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR):
-                messages.append(message)
-
-    return Logger()

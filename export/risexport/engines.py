@@ -21,7 +21,7 @@ import onnx_ir
 from risengine.bundle import file_sha256
 from risengine.errors import BackendError, InputError
 from risengine.manifest import EngineSpec, FileSpec, GraphSpec, Role, ShapeProfile, TensorSpec
-from risengine.nvidia import cuda_module, native_module, read_gpu
+from risengine.nvidia import cuda_module, native_logger, native_module, read_gpu
 from risengine.output import write_atomically
 from risexport.config import EngineOptions, NativeTarget
 from risexport.engine_layers import Layer, read_layers, summarise
@@ -154,8 +154,8 @@ class EngineBuilder:
     def _build(
         self, role: Role, path: Path, profiles: Mapping[str, ShapeProfile], progress: Callable[[str], None]
     ) -> _Built:
-        library, messages = self._library, _Messages()
-        logger = messages.logger(library)
+        library, logger = self._library, native_logger(self._library)
+        logger.messages.clear()
         builder = library.Builder(logger)
         network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = library.OnnxParser(network, logger)
@@ -165,16 +165,17 @@ class EngineBuilder:
         _allow_decomposition(library, network)
         config = self._config(builder, profiles)
         with _deferred_interrupts() as interrupts:
-            config.progress_monitor = _monitor(library, lambda phase: progress(f"compile {role}: {phase}"), interrupts)
+            monitor = _monitor(library, lambda phase: progress(f"compile {role}: {phase}"), interrupts)
+            config.progress_monitor = monitor  # which does not hold it
             plan = builder.build_serialized_network(network, config)
         if interrupts:
             raise KeyboardInterrupt
         if plan is None:
-            raise self._failure(role, "make an engine", messages.last_error)
+            raise self._failure(role, "make an engine", logger.last_error)
         cache = config.get_timing_cache() if self._options.timing_cache is not None else None
         if cache is not None:
             self._timing_cache = bytes(cache.serialize())
-        return _Built(bytes(plan), read_layers(messages.all))
+        return _Built(bytes(plan), read_layers(logger.messages))
 
     def _config(self, builder: Any, profiles: Mapping[str, ShapeProfile]) -> Any:
         library, options = self._library, self._options
@@ -257,31 +258,6 @@ def _allow_decomposition(library: Any, network: Any) -> None:
         if output is not None and layer.type == output:
             layer.__class__ = library.IAttentionOutputLayer  # the bindings' way to ask for a layer's own type
             layer.attention.decomposable = True
-
-
-class _Messages:
-    """What a compiler said."""
-
-    def __init__(self) -> None:
-        self.all: list[str] = []
-        self.last_error = "no reason given"
-
-    def logger(self, library: Any) -> Any:
-        """Returns a logger of the library's kind that writes here."""
-        messages = self
-
-        class Logger(library.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                super().__init__()
-
-            def log(self, severity: Any, message: str) -> None:
-                # Without a GPU every step complains of the driver, and means nothing by it.
-                if severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR) and "driver" not in message:
-                    messages.last_error = message
-                if "LayerType: " in message:
-                    messages.all.append(message)
-
-        return Logger()
 
 
 def _monitor(library: Any, progress: Callable[[str], None], interrupts: list[int]) -> Any:

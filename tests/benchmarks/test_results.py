@@ -29,7 +29,7 @@ def test_everything_generated_is_in_step() -> None:
 def test_the_readme_shows_stored_figures() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = [name for name in NAMES if f"<!-- results: {name} -->" in readme]
-    assert "accuracy-tabletop" in shown
+    assert "accuracy-tabletop-spatial" in shown
     assert all(markdown(stored(name)) in readme for name in shown)
 
 

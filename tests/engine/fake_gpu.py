@@ -71,7 +71,7 @@ def at(address: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeTensorRt:
     """The module ``tensorrt_rtx``: a plan is ``plan``, its engine computes with a Python function."""
 
