@@ -56,7 +56,7 @@ def half_bundle(tiny_config: BuildConfig, tiny_bundle: Bundle, tmp_path_factory:
 def test_the_bundle_says_what_it_is(half_bundle: Bundle, tiny_bundle: Bundle) -> None:
     manifest, single = half_bundle.manifest, tiny_bundle.manifest
     assert manifest.precision == "fp16"
-    assert tuple(TOLD) == stages("fp16")
+    assert tuple(TOLD) == stages("fp16", "cpu")
     assert {path.name for path in half_bundle.path.parent.iterdir()} == {"bundle"}
     assert {path.name for path in half_bundle.path.iterdir()} == {path.name for path in tiny_bundle.path.iterdir()}
     for role, graph in manifest.graphs.items():

@@ -189,7 +189,8 @@ def test_a_bundle_answers_like_the_reference(bundle: Bundle, clip: open_clip.CLI
     reference = ReferencePipeline(clip, tokenizer, tiny_sam, method, bundle.manifest.proposals)
     image, masks = (tensor.numpy() for tensor in make_inputs(40, 90, 130, seed=3))
     masks = masks[masks.any(axis=(1, 2))]
-    with risengine.load(bundle.path, risengine.RuntimeConfig(threads=1)) as engine:
+    config = risengine.RuntimeConfig(threads=1, strategy="global_local")  # the reference's
+    with risengine.load(bundle.path, config) as engine:
         found, expected = engine.encode_image(image, masks), reference.encode_image(image, masks)
         error = np.linalg.norm(found.features - expected.features, axis=1) / np.linalg.norm(expected.features, axis=1)
         assert error.max() <= 1e-4
