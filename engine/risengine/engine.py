@@ -244,7 +244,7 @@ class Engine:
         with _timed(own, "phrase"):  # a bad text is refused before the image is worked on
             expression = parse_expression(text, self.method)
         with _timed(own, "text_features"):
-            strings = texts_of(expression)
+            strings = texts_of(expression, name)
             texts = dict(zip(strings, self._text.encode(strings), strict=True))
         encoded = image if isinstance(image, EncodedImage) else self.encode_image(image)
         if encoded.bundle_id != self.bundle_id:

@@ -51,22 +51,27 @@ def native_module(library: str) -> Any:
 def native_logger(library: Any) -> Any:
     """Returns the logger of a native library: one for the whole process, because the library never lets go of it.
 
-    ``messages`` are the descriptions of layers since they were last cleared; ``last_error`` says what went wrong.
+    ``messages`` are the descriptions of layers since they were last cleared; ``take_error()`` says what went wrong.
     """
 
     class Logger(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.messages: list[str] = []
-            self.last_error = "no reason given"
+            self._error = ""
 
         def log(self, severity: Any, message: str) -> None:
             # Without a GPU every step complains of the driver, and means nothing by it.
             failed = severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR)
             if failed and "driver version" not in message:
-                self.last_error = message
+                self._error = message
             if "LayerType: " in message:
                 self.messages.append(message)
+
+        def take_error(self) -> str:
+            """Returns the last error, once: the next failure is another's."""
+            error, self._error = self._error, ""
+            return error or "no reason given"
 
     return Logger()
 

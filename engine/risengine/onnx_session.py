@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from risengine.config import RuntimeConfig
 from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
 from risengine.errors import BackendError, BundleError
-from risengine.manifest import GraphSpec, TensorSpec
+from risengine.manifest import GraphSpec
 from risengine.nvidia import cuda_module
-from risengine.session import check_feeds
+from risengine.session import DescribedSession, check_feeds
 
 __all__ = ["PROVIDERS", "OnnxSession", "onnxruntime_module"]
 
@@ -27,7 +27,7 @@ _SLOW_FUSIONS = ("SkipLayerNormFusion",)
 """ONNX Runtime's fused sum and norm takes four times as long as its norm alone: a fifth of SAM's point decoder."""
 
 
-class OnnxSession:
+class OnnxSession(DescribedSession):
     """A graph on one of ONNX Runtime's execution providers."""
 
     def __init__(self, path: Path, spec: GraphSpec, config: RuntimeConfig) -> None:
@@ -42,6 +42,7 @@ class OnnxSession:
             BackendError: ONNX Runtime or its provider for the device is missing or cannot load the graph.
             BundleError: The graph's inputs or outputs have other names than the manifest says.
         """
+        super().__init__(spec)
         ort = onnxruntime_module()
         provider = PROVIDERS[config.device or "cpu"]
         options = ort.SessionOptions()
@@ -61,7 +62,7 @@ class OnnxSession:
                 f"{path} runs on {self._session.get_providers()[0]}; expected {provider}, which does not start here. "
                 "Run `risengine doctor` to see what it needs, or load with RuntimeConfig(device='cpu')."
             )
-        self._spec, self._device = spec, config.device or "cpu"
+        self._device = config.device or "cpu"
         self._memory = DeviceMemory(cuda_module()) if self._device == "cuda" else None
         for kind, declared, actual in (
             ("inputs", spec.inputs, self._session.get_inputs()),
@@ -70,16 +71,6 @@ class OnnxSession:
             names, found = [t.name for t in declared], [t.name for t in actual]
             if names != found:
                 raise BundleError(f"{path}: {kind} are {found}; the manifest says {names}. Rebuild the bundle.")
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See :class:`Session`."""
-        return self._spec.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See :class:`Session`."""
-        return self._spec.outputs
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -133,7 +124,7 @@ class OnnxSession:
 
     def _live(self) -> Any:
         if self._session is None:
-            raise BackendError(f"the session of {self._spec.file} is closed. Load the bundle again.")
+            raise self._closed()
         return self._session
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from risengine.config import RuntimeConfig
 from risengine.errors import BackendError, BundleError
-from risengine.manifest import GraphSpec, TensorSpec
-from risengine.session import check_feeds
+from risengine.manifest import GraphSpec
+from risengine.session import DescribedSession, check_feeds
 
 __all__ = ["OpenVinoSession", "openvino_module"]
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 _DEVICE = "CPU"
 
 
-class OpenVinoSession:
+class OpenVinoSession(DescribedSession):
     """An ONNX graph compiled by OpenVINO when it is loaded."""
 
     def __init__(self, path: Path, spec: GraphSpec, config: RuntimeConfig) -> None:
@@ -37,6 +37,7 @@ class OpenVinoSession:
             BackendError: OpenVINO is missing or cannot compile the graph.
             BundleError: The graph's inputs or outputs have other names than the manifest says.
         """
+        super().__init__(spec)
         ov = openvino_module()
         options: dict[str, Any] = {
             # The default is the CPU's fastest type, bfloat16 on many: another precision than the bundle's.
@@ -52,7 +53,6 @@ class OpenVinoSession:
                 f"OpenVINO {ov.__version__} cannot compile {path}: {error}. Update openvino, or load the bundle with "
                 "RuntimeConfig(device='cpu')."
             ) from error
-        self._spec = spec
         for kind, declared, ports in (
             ("inputs", spec.inputs, self._model.inputs),
             ("outputs", spec.outputs, self._model.outputs),
@@ -65,16 +65,6 @@ class OpenVinoSession:
         self._requests = threading.local()  # a request holds the tensors of one run
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See :class:`risengine.session.Session`."""
-        return self._spec.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See :class:`risengine.session.Session`."""
-        return self._spec.outputs
-
-    @property
     def providers(self) -> tuple[str, ...]:
         """See :class:`risengine.session.Session`."""
         return (f"OpenVINO {_DEVICE}",)
@@ -82,7 +72,7 @@ class OpenVinoSession:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """See :class:`risengine.session.Session`."""
         if self._model is None:
-            raise BackendError(f"the session of {self._spec.file} is closed. Load the bundle again.")
+            raise self._closed()
         check_feeds(self._spec, feeds)
         if not hasattr(self._requests, "request"):
             self._requests.request = self._model.create_infer_request()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from risengine.errors import BackendError
 from risengine.manifest import GraphSpec, TensorSpec
 
-__all__ = ["DeviceSession", "Session", "check_feeds", "run_chained"]
+__all__ = ["DescribedSession", "DeviceSession", "Session", "check_feeds", "run_chained"]
 
 Array = NDArray[Any]
 
@@ -67,6 +67,27 @@ class DeviceSession(Session, Protocol):
             InputError: A feed on the device is not contiguous.
         """
         ...
+
+
+class DescribedSession:
+    """What every session says of itself in the manifest's words; the base of those that implement :class:`Session`."""
+
+    def __init__(self, spec: GraphSpec) -> None:
+        """Takes the manifest's description of the graph."""
+        self._spec = spec
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """See :class:`Session`."""
+        return self._spec.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """See :class:`Session`."""
+        return self._spec.outputs
+
+    def _closed(self) -> BackendError:
+        return BackendError(f"the session of {self._spec.file} is closed. Load the bundle again.")
 
 
 def run_chained(session: Session, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:

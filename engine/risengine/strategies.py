@@ -71,8 +71,10 @@ class Scores:
 Strategy = Callable[[Evidence], Scores]
 
 
-def texts_of(expression: Expression) -> list[str]:
-    """Lists every string that a strategy may compare masks with, so that they are encoded in one batch."""
+def texts_of(expression: Expression, strategy: StrategyName) -> list[str]:
+    """Lists every string that a strategy compares masks with, so that they are encoded in one batch."""
+    if strategy == "global_local":
+        return list(dict.fromkeys([expression.sentence, expression.phrase]))
     parts = [text for part in expression.description.walk() for text in (part.phrase, *part.excluded)]
     return list(dict.fromkeys([expression.sentence, expression.phrase, *parts]))
 

@@ -19,14 +19,14 @@ from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describ
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec, TensorSpec
 from risengine.nvidia import check_engine, cuda_module, native_logger, native_module, read_gpu
-from risengine.session import check_feeds
+from risengine.session import DescribedSession, check_feeds
 
 __all__ = ["TensorRtSession"]
 
 Array = NDArray[Any]
 
 
-class TensorRtSession:
+class TensorRtSession(DescribedSession):
     """One deserialised engine. Every thread at work has an execution context and a stream of its own."""
 
     def __init__(self, path: Path, spec: GraphSpec) -> None:
@@ -41,17 +41,19 @@ class TensorRtSession:
                 than the manifest says.
             BackendError: The library or a GPU is missing, or the driver is too old.
         """
+        super().__init__(spec)
         if spec.engine is None:
             raise BundleError(f"{path} is an ONNX graph; expected a native engine. Rebuild the bundle.")
         self._library = native_module(spec.engine.library)
+        self._provider = f"{spec.engine.library} {self._library.__version__}"
         cudart = cuda_module()
         check_engine(spec, str(self._library.__version__), read_gpu(cudart))
-        self._spec, self._memory = spec, DeviceMemory(cudart)
-        self._runtime = self._library.Runtime(native_logger(self._library))
+        self._memory, self._logger = DeviceMemory(cudart), native_logger(self._library)
+        self._runtime = self._library.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BundleError(
-                f"{spec.engine.library} {self._library.__version__} cannot read {path}: {self._last_message()}. "
+                f"{spec.engine.library} {self._library.__version__} cannot read {path}: {self._logger.take_error()}. "
                 "Rebuild the bundle, or install the version that it was built with."
             )
         names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
@@ -63,19 +65,9 @@ class TensorRtSession:
         self._idle: queue.SimpleQueue[_Context] = queue.SimpleQueue()
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See :class:`risengine.session.Session`."""
-        return self._spec.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See :class:`risengine.session.Session`."""
-        return self._spec.outputs
-
-    @property
     def providers(self) -> tuple[str, ...]:
         """See :class:`risengine.session.Session`."""
-        return (f"{self._spec.engine.library} {self._library.__version__}",) if self._spec.engine else ()
+        return (self._provider,)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """See :class:`risengine.session.Session`; a feed may lie on the GPU."""
@@ -93,7 +85,7 @@ class TensorRtSession:
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[str, DeviceArray]:
         if self._engine is None:
-            raise BackendError(f"the session of {self._spec.file} is closed. Load the bundle again.")
+            raise self._closed()
         described = {name: describe(name, feed) for name, feed in feeds.items()}
         check_feeds(self._spec, described)
         with self._context() as context:
@@ -102,8 +94,8 @@ class TensorRtSession:
             outputs = {tensor.name: context.result(tensor) for tensor in self._spec.outputs}
             if not context.execute():
                 raise BackendError(
-                    f"{self._spec.file} failed: {self._last_message()}. If the GPU's memory ran out, pass a smaller "
-                    "image or fewer masks or prompts a call."
+                    f"{self._spec.file} failed: {self._logger.take_error()}. If the GPU's memory ran out, pass a "
+                    "smaller image or fewer masks or prompts a call."
                 )
         return outputs
 
@@ -115,9 +107,6 @@ class TensorRtSession:
             context = _Context(_execution_context(self._library, self._engine), self._memory)
         yield context
         self._idle.put(context)  # not after a failure, of which its stream may still know
-
-    def _last_message(self) -> str:
-        return str(native_logger(self._library).last_error)
 
 
 class _Context:

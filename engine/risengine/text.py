@@ -1,4 +1,4 @@
-"""An expression becomes one text feature: validation, noun phrase, tokens, text encoder, mix."""
+"""An expression is checked and read, and its strings become text features: tokens, text encoder."""
 
 from __future__ import annotations
 

@@ -127,7 +127,9 @@ class EngineBuilder:
         built = self._build(role, path, profiles, progress)
         fusion = summarise(built.layers)
         if fusion.attentions < attentions:
-            _logger.info("%s: %d of %d attentions are one kernel", role, fusion.attentions, attentions)
+            _logger.warning(
+                "%s: %d of %d attentions are one kernel, the others are slower", role, fusion.attentions, attentions
+            )
         plan_path, layers_path = out / f"{role}.plan", out / f"{role}.layers.json"
         plan_path.write_bytes(built.plan)
         layers_path.write_bytes(msgspec.json.format(msgspec.json.encode(built.layers), indent=1))
@@ -156,6 +158,7 @@ class EngineBuilder:
     ) -> _Built:
         library, logger = self._library, native_logger(self._library)
         logger.messages.clear()
+        logger.take_error()
         builder = library.Builder(logger)
         network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = library.OnnxParser(network, logger)
@@ -171,7 +174,7 @@ class EngineBuilder:
         if interrupts:
             raise KeyboardInterrupt
         if plan is None:
-            raise self._failure(role, "make an engine", logger.last_error)
+            raise self._failure(role, "make an engine", logger.take_error())
         cache = config.get_timing_cache() if self._options.timing_cache is not None else None
         if cache is not None:
             self._timing_cache = bytes(cache.serialize())
@@ -192,8 +195,8 @@ class EngineBuilder:
             config.hardware_compatibility_level = library.HardwareCompatibilityLevel.AMPERE_PLUS
         if library.__name__ == "tensorrt_rtx":
             config.num_compute_capabilities = len(self._capabilities)
+            known = self._known_capabilities()
             for index, capability in enumerate(self._capabilities):
-                known = self._known_capabilities()
                 config.set_compute_capability(known[capability], index)
         if options.timing_cache is not None:
             config.set_timing_cache(config.create_timing_cache(self._timing_cache), ignore_mismatch=False)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx_ir import DataType
 
 from risengine.errors import BackendError
-from risengine.manifest import GraphSpec, TensorSpec
+from risengine.manifest import GraphSpec
+from risengine.session import DescribedSession
 
 __all__ = ["Extent", "RangeSession"]
 
@@ -40,7 +41,7 @@ class Extent:
     elements: int
 
 
-class RangeSession:
+class RangeSession(DescribedSession):
     """A session of a graph in single precision that remembers the extent of every tensor in all runs.
 
     Attributes:
@@ -53,7 +54,7 @@ class RangeSession:
         Raises:
             BackendError: ONNX Runtime cannot load the graph.
         """
-        self._spec = spec
+        super().__init__(spec)
         self.extents: dict[str, Extent] = {}
         model = onnx_ir.load(path)
         self._tensors = _add_probes(model)
@@ -72,16 +73,6 @@ class RangeSession:
             raise BackendError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {self._probe}: {error}. {_REMEDY}"
             ) from error
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Name, dtype and symbolic shape of every input."""
-        return self._spec.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Name, dtype and symbolic shape of every output."""
-        return self._spec.outputs
 
     @property
     def providers(self) -> tuple[str, ...]:
