@@ -1,6 +1,7 @@
 """How long a process takes from nothing to its first mask, and how much memory: one process of its own a run.
 
-``python -m risbench.cold_start JOB`` is such a process. The engine's never imports torch.
+``python -m risbench.cold_start SIDE JOB`` is such a process. The engine's has no torch, as a target has none: spaCy's
+thinc would import it, for seconds, wherever it is installed.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def measure_cold_start(job: ColdJob) -> ColdStart:
 
 def _main(side: str, path: str) -> None:
     if side == "engine":
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make a package missing
         import risbench.engine_path
     else:
         import risbench.reference_path  # noqa: F401 (its imports are what is timed)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from risengine.dlpack import LEGACY_DEFAULT_STREAM, is_on_gpu, read_tensor
 from risengine.errors import BackendError, InputError
 
 __all__ = ["DeviceArray", "DeviceMemory", "OnDevice", "describe"]
@@ -125,6 +126,11 @@ class DeviceMemory:
         """
         self._call("cudaStreamSynchronize", stream)
 
+    def await_producer(self, array: OnDevice) -> None:
+        """Waits until what another library has queued to fill its array is done."""
+        if array.stream is not None:
+            self.wait(array.stream)
+
     def _call(self, function: str, *arguments: Any) -> tuple[Any, ...]:
         status, *values = getattr(self._cudart, function)(*arguments)
         if int(status) != 0:
@@ -138,11 +144,21 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Where an array of another library lies on the GPU, in NumPy's terms."""
+    """Where an array of another library lies on the GPU, in NumPy's terms.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its NumPy dtype.
+        address: Of its first element.
+        stream: CUDA stream in which the work that fills it is queued; None where that is complete.
+        owner: What keeps the memory alive.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     address: int
+    stream: int | None
+    owner: Any
 
     @property
     def ndim(self) -> int:
@@ -155,19 +171,27 @@ def describe(name: str, array: Any) -> Any:
 
     Args:
         name: What an error calls it.
-        array: A NumPy array, or anything with ``__cuda_array_interface__``: of CuPy, PyTorch, PyCUDA, or
-            :class:`DeviceArray`.
+        array: A NumPy array, or anything on the GPU with ``__cuda_array_interface__`` or ``__dlpack__``: of CuPy,
+            PyTorch, PyCUDA, JAX, or :class:`DeviceArray`.
 
     Raises:
-        InputError: It is on the GPU and not C-contiguous.
+        InputError: It is on the GPU and not C-contiguous, or of a dtype that NumPy lacks.
     """
     interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is None:
+    strides: tuple[int, ...] | None
+    if interface is not None:
+        shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+        strides, address, owner = interface.get("strides"), int(interface["data"][0]), array
+        # Version 2 is silent on streams; PyTorch still writes it, and works in the default stream unless told.
+        stream = interface.get("stream", None if interface["version"] > 2 else LEGACY_DEFAULT_STREAM)
+    elif is_on_gpu(array):
+        shape, dtype, strides, address, owner = read_tensor(name, array)
+        stream = LEGACY_DEFAULT_STREAM
+    else:
         return array
-    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
-    strides = interface.get("strides")
-    if strides is not None:
+    # A side of 1 or 0 is never stepped along, and libraries write anything there.
+    if strides is not None and math.prod(shape) > 0:
         contiguous = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        if tuple(strides) != contiguous:
+        if any(size > 1 and step != wanted for size, step, wanted in zip(shape, strides, contiguous, strict=True)):
             raise InputError(f"{name} has strides {tuple(strides)}; expected {contiguous}. Make it contiguous first.")
-    return OnDevice(shape, dtype, int(interface["data"][0]))
+    return OnDevice(shape, dtype, address, stream, owner)

@@ -184,8 +184,8 @@ class ProposalSettings:
 
     Attributes:
         points_per_side: Points of the prompt grid along each side.
-        points_per_batch: Most prompts decoded in one call; above 8 (``sam.PROMPTS_PER_CALL``) means 8. Changes no
-            result.
+        points_per_batch: Most prompts decoded in one call; above 8 on a CPU (``sam.PROMPTS_PER_CALL``) means 8, and
+            above 64 on a GPU means 64. Changes no result.
         pred_iou_thresh: Masks of a predicted IoU above this are kept, in [0, 1]; 0 keeps all.
         stability_score_thresh: Lowest stability score kept, in [0, 1].
         stability_score_offset: Shift of the logit cut-off when the stability score is computed.

@@ -42,7 +42,7 @@ class OnnxSession(DescribedSession):
             BackendError: ONNX Runtime or its provider for the device is missing or cannot load the graph.
             BundleError: The graph's inputs or outputs have other names than the manifest says.
         """
-        super().__init__(spec)
+        super().__init__(spec, on_gpu=config.device == "cuda")
         ort = onnxruntime_module()
         provider = PROVIDERS[config.device or "cpu"]
         options = ort.SessionOptions()
@@ -97,6 +97,7 @@ class OnnxSession(DescribedSession):
         binding = session.io_binding()
         for name, feed in described.items():
             if isinstance(feed, OnDevice):
+                self._memory.await_producer(feed)
                 binding.bind_input(name, self._device, 0, feed.dtype, feed.shape, feed.address)
             else:
                 binding.bind_cpu_input(name, np.asarray(feed, order="C"))

@@ -14,11 +14,15 @@ from risengine.prompts import Prompts
 from risengine.session import Session, run_chained
 from risengine.upsample import Upsampler
 
-__all__ = ["PROMPTS_PER_CALL", "Decoded", "SamImage"]
+__all__ = ["PROMPTS_PER_CALL", "PROMPTS_PER_GPU_CALL", "Decoded", "SamImage"]
 
 PROMPTS_PER_CALL = 8
-"""Most prompts decoded in one call. More hold more memory, as each carries the image's features through the decoder,
-4 MB at SAM's own sizes, and gain little."""
+"""Most prompts decoded in one call on a CPU. More hold more memory, as each carries the image's features through the
+decoder, 4 MB at SAM's own sizes, and gain little."""
+
+PROMPTS_PER_GPU_CALL = 64
+"""As many on a GPU, where 8 would leave most of the chip idle: segment-anything's own default, and the largest that
+native engines are compiled for."""
 
 _PROMPTS_DRAWN = 2  # prompts whose masks one call computes: what more hold falls out of a CPU's cache
 
@@ -96,12 +100,14 @@ class SamImage:
 
         Args:
             prompts: P prompts.
-            points_per_batch: Most prompts in one call, which :data:`PROMPTS_PER_CALL` bounds too.
+            points_per_batch: Most prompts in one call, which :data:`PROMPTS_PER_CALL`, or on a GPU
+                :data:`PROMPTS_PER_GPU_CALL`, bounds too.
 
         Yields:
             The answers, in the prompts' order.
         """
-        step = min(points_per_batch, PROMPTS_PER_CALL)
+        bound = PROMPTS_PER_GPU_CALL if self.sessions["point_decoder"].on_gpu else PROMPTS_PER_CALL
+        step = min(points_per_batch, bound)
         for start in range(0, len(prompts), step):
             yield self.decode(prompts[start : start + step])
 
@@ -118,7 +124,8 @@ class SamImage:
         """
         if not len(prompts):
             return np.zeros((0, *self.logits_size), np.float32)
-        ends = np.flatnonzero(np.diff(prompts // _PROMPTS_DRAWN)) + 1
+        step = PROMPTS_PER_GPU_CALL if self.sessions["mask_decoder"].on_gpu else _PROMPTS_DRAWN
+        ends = np.flatnonzero(np.diff(prompts // step)) + 1
         parts = zip(np.split(prompts, ends), np.split(slots, ends), strict=True)
         return np.concatenate([self._logits(decoded, *part) for part in parts])
 

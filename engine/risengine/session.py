@@ -34,6 +34,11 @@ class Session(Protocol):
         """What really runs the graph, in order of preference: ONNX Runtime's names of providers, or a library."""
         ...
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU runs it, which large batches fill, or a CPU, in whose cache small ones stay."""
+        ...
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the graph once; the outputs are new arrays by name.
 
@@ -72,9 +77,14 @@ class DeviceSession(Session, Protocol):
 class DescribedSession:
     """What every session says of itself in the manifest's words; the base of those that implement :class:`Session`."""
 
-    def __init__(self, spec: GraphSpec) -> None:
-        """Takes the manifest's description of the graph."""
-        self._spec = spec
+    def __init__(self, spec: GraphSpec, on_gpu: bool = False) -> None:
+        """Takes the manifest's description of the graph, and what runs it."""
+        self._spec, self._on_gpu = spec, on_gpu
+
+    @property
+    def on_gpu(self) -> bool:
+        """See :class:`Session`."""
+        return self._on_gpu
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -41,7 +41,7 @@ class TensorRtSession(DescribedSession):
                 than the manifest says.
             BackendError: The library or a GPU is missing, or the driver is too old.
         """
-        super().__init__(spec)
+        super().__init__(spec, on_gpu=True)
         if spec.engine is None:
             raise BundleError(f"{path} is an ONNX graph; expected a native engine. Rebuild the bundle.")
         self._library = native_module(spec.engine.library)
@@ -121,7 +121,9 @@ class _Context:
         """Sets an input; one in the host's memory is copied."""
         self._context.set_input_shape(name, array.shape)
         if isinstance(array, OnDevice):
+            self._memory.await_producer(array)
             self._context.set_tensor_address(name, array.address)
+            self._held.append(array)
             return
         host = np.asarray(array, order="C")
         copy = DeviceArray(self._memory, host.shape, host.dtype)

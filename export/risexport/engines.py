@@ -35,10 +35,10 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "H": (1, 480, 1080),
     "W": (1, 640, 1920),
     "N": (1, 16, 64),
-    "P": (1, 8, 64),
+    "P": (1, 64, 64),
     "K": (1, 2, 16),
-    "Q": (1, 2, 64),
-    "M": (1, 6, 192),
+    "Q": (1, 32, 64),
+    "M": (1, 64, 192),
     "T": (1, 2, 64),
 }
 """Least, best and largest size of every symbolic dimension. Memory is set aside for the largest: images up to 1920 x

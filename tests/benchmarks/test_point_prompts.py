@@ -22,7 +22,7 @@ class FakeSam:
         self.logits = logits
         self.feeds: dict[str, dict[str, Any]] = {}
         self.sessions: Any = {
-            role: SimpleNamespace(run=lambda feeds, role=role: self._run(role, feeds))
+            role: SimpleNamespace(run=lambda feeds, role=role: self._run(role, feeds), on_gpu=False)
             for role in ("image_encoder", "image_projector", "point_decoder", "mask_decoder")
         }
 

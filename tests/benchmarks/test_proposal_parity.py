@@ -49,7 +49,7 @@ def sessions(sam: Sam) -> Any:
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             return {name: output.numpy() for name, output in zip(plan.outputs, outputs, strict=True)}
 
-        return SimpleNamespace(run=run)
+        return SimpleNamespace(run=run, on_gpu=False)
 
     return {plan.role: session(plan) for plan in sam_graphs(sam)}
 

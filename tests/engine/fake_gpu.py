@@ -14,7 +14,7 @@ from risengine.manifest import GraphSpec
 
 
 class FakeCudart:
-    """CUDA's runtime API over host memory; ``calls`` counts what was asked."""
+    """CUDA's runtime API over host memory; ``awaited`` lists the streams waited for."""
 
     cudaMemcpyKind = SimpleNamespace(  # noqa: N815
         cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
@@ -26,6 +26,7 @@ class FakeCudart:
         self.room = 1 << 30
         self.device_status = 0
         self.copied_to_device = 0
+        self.stream, self.awaited = 7, list[int]()
 
     def cudaDriverGetVersion(self) -> tuple[int, int]:
         return 0, self.driver
@@ -59,9 +60,10 @@ class FakeCudart:
         return self.cudaMemcpy(target, source, size, kind)
 
     def cudaStreamCreate(self) -> tuple[int, int]:
-        return 0, 7
+        return 0, self.stream
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
+        self.awaited.append(stream)
         return (0,)
 
 

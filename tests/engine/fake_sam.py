@@ -17,16 +17,16 @@ SIDE_PX = 64
 class FakeSam:
     """SAM's four sessions with logits and scores made up from the prompt; deterministic, and quick."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, on_gpu: bool = False) -> None:
         rng = np.random.default_rng(seed)
         self.bases = (4 * rng.normal(size=(5, 16, 16))).astype(np.float32)
         self.shift = np.float32(rng.normal())
         self.looks = np.concatenate([np.ones((16, 1)), rng.normal(size=(16, 7))], axis=1).astype(np.float32)
         self.sessions: Any = {
-            "image_encoder": SimpleNamespace(run=self._encode),
-            "image_projector": SimpleNamespace(run=self._project),
-            "point_decoder": SimpleNamespace(run=self._decode),
-            "mask_decoder": SimpleNamespace(run=self._draw),
+            "image_encoder": SimpleNamespace(run=self._encode, on_gpu=on_gpu),
+            "image_projector": SimpleNamespace(run=self._project, on_gpu=on_gpu),
+            "point_decoder": SimpleNamespace(run=self._decode, on_gpu=on_gpu),
+            "mask_decoder": SimpleNamespace(run=self._draw, on_gpu=on_gpu),
         }
 
     def _encode(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

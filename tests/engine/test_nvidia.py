@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import struct
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from fake_gpu import FakeCudart, FakeTensorRt, at
 
 from risengine import tensorrt_session
 from risengine.device_memory import DeviceArray, DeviceMemory
+from risengine.dlpack import LEGACY_DEFAULT_STREAM
 from risengine.errors import BackendError, BundleError, InputError
 from risengine.manifest import EngineSpec, FileSpec, GraphSpec, ShapeProfile, TensorSpec
 from risengine.nvidia import Gpu, check_engine, cuda_module, native_module, read_gpu
@@ -35,6 +39,43 @@ SPEC = GraphSpec(
     outputs=(TensorSpec("y", "float32", ("N", 3)), TensorSpec("sums", "float32", ("N",))),
     engine=ENGINE,
 )
+
+
+class OnFakeGpu:
+    """A DLPack producer whose GPU is host memory; ``alive`` counts the capsules that are out."""
+
+    alive = 0
+
+    def __init__(self, array: np.ndarray, first_row: int = 0, code: int = 2, bits: int = 32) -> None:
+        self.array, self.first_row, self.code, self.bits = array, first_row, code, bits
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, stream: int) -> Any:
+        rows = self.array[self.first_row :]
+        shape = (ctypes.c_int64 * rows.ndim)(*rows.shape)
+        strides = (ctypes.c_int64 * rows.ndim)(*(step // rows.itemsize for step in rows.strides))
+        offset = self.first_row * self.array.strides[0]
+        head = struct.pack("Piii", self.array.ctypes.data, 2, 0, rows.ndim) + struct.pack(
+            "BBH", self.code, self.bits, 1
+        )
+        pointers = struct.pack("PPQ", ctypes.addressof(shape), ctypes.addressof(strides), offset)
+        tensor = ctypes.create_string_buffer(head + pointers)
+
+        def forget(capsule: Any, held: Any = (tensor, shape, strides)) -> None:
+            OnFakeGpu.alive -= 1
+
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        OnFakeGpu.alive += 1
+        destructor = _DESTRUCTOR(forget)
+        _DESTRUCTORS.append(destructor)  # ctypes does not keep what it hands out
+        return new(ctypes.addressof(tensor), b"dltensor", ctypes.cast(destructor, ctypes.c_void_p))
+
+
+_DESTRUCTOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_DESTRUCTORS: list[Any] = []
 
 
 def compute(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -162,6 +203,40 @@ def test_arrays_of_other_libraries_are_read_where_they_are(
         np.testing.assert_array_equal(session.run({**FEEDS, "x": Foreign(strides)})["y"], FEEDS["x"] / 2)
     with pytest.raises(InputError, match=r"x has strides \(4, 8\); expected \(12, 4\). Make it contiguous"):
         session.run({**FEEDS, "x": Foreign((4, 8))})
+
+
+def test_dlpack_tensors_are_read_where_they_are(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, _ = open_fake(monkeypatch, tmp_path)
+    session.run(FEEDS)
+    before = cudart.copied_to_device
+    session.run({**FEEDS, "x": OnFakeGpu(FEEDS["x"])})
+    copied_without_x = FEEDS["scale"].nbytes
+    assert cudart.copied_to_device - before == copied_without_x
+    skipped = OnFakeGpu(np.vstack([np.ones((1, 3), np.float32), FEEDS["x"]]), first_row=1)
+    np.testing.assert_array_equal(session.run({**FEEDS, "x": skipped})["y"], FEEDS["x"] / 2)
+    assert cudart.awaited.count(LEGACY_DEFAULT_STREAM) == 2
+    with pytest.raises(InputError, match=r"x has strides \(4, 8\); expected \(12, 4\)"):
+        session.run({**FEEDS, "x": OnFakeGpu(FEEDS["x"].T.copy().T)})
+    with pytest.raises(InputError, match="data type 4 of 16 bits x 1; expected an integer"):
+        session.run({**FEEDS, "x": OnFakeGpu(FEEDS["x"], code=4, bits=16)})
+    alive = OnFakeGpu.alive
+    gc.collect()
+    assert alive == OnFakeGpu.alive == 0  # every capsule was let go of
+
+
+def test_streams_of_other_libraries_are_waited_for(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, _ = open_fake(monkeypatch, tmp_path)
+    held = DeviceArray(DeviceMemory(cudart), (2, 3), np.dtype(np.float32))
+
+    for version, stream, awaited in [(3, {"stream": 42}, 42), (3, {"stream": None}, None), (2, {}, 1), (3, {}, None)]:
+        interface = {**held.__cuda_array_interface__, "version": version, **stream}
+        cudart.awaited.clear()
+        session.run({**FEEDS, "x": SimpleNamespace(__cuda_array_interface__=interface)})
+        assert cudart.awaited == ([awaited] if awaited else []) + [cudart.stream]
 
 
 def test_tensorrt_rtx_is_told_to_replay_graphs(

@@ -17,7 +17,7 @@ from risengine.manifest import ProposalSettings
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import generator_crops, point_grid, read_prompts
 from risengine.proposals import generate_proposals, prompted_proposals
-from risengine.sam import PROMPTS_PER_CALL, SamImage
+from risengine.sam import PROMPTS_PER_CALL, PROMPTS_PER_GPU_CALL, SamImage
 
 
 @pytest.mark.parametrize("points_per_side", [1, 2, 7, 32])
@@ -76,26 +76,39 @@ def test_any_settings_and_image_give_consistent_proposals(
     assert_consistent(found, options)
 
 
-@pytest.mark.parametrize(("points_per_batch", "step"), [(3, 3), (1000, PROMPTS_PER_CALL)])
+@pytest.mark.parametrize(
+    ("points_per_batch", "on_gpu", "step"),
+    [(3, False, 3), (1000, False, PROMPTS_PER_CALL), (3, True, 3), (1000, True, PROMPTS_PER_GPU_CALL)],
+)
 @pytest.mark.parametrize("held_bytes", [0, 5 * 4 * 16 * 16, 1 << 27])
 def test_no_prompt_is_decoded_twice(
-    points_per_batch: int, step: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+    points_per_batch: int, on_gpu: bool, step: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("risengine.candidates._HELD_BYTES", held_bytes)
-    sam = FakeSam(1)
+    sam = FakeSam(1, on_gpu)
     keep = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1, "crop_nms_thresh": 1}
-    options = ProposalSettings(6, points_per_batch, crop_n_layers=1, **keep)
+    options = ProposalSettings(9, points_per_batch, crop_n_layers=1, **keep)
     asked: list[int] = []
 
     def decode(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         asked.append(len(feeds["points"]))
         return sam._decode(feeds)
 
-    sam.sessions["point_decoder"] = SimpleNamespace(run=decode)
+    sam.sessions["point_decoder"] = SimpleNamespace(run=decode, on_gpu=on_gpu)
     found = generate_proposals(sam.sessions, np.zeros((50, 70, 3), np.uint8), options, SIDE_PX)
     assert len(found) > 100
-    assert sum(asked) == 5 * 36
+    assert sum(asked) == 5 * 81
     assert max(asked) == step
+
+
+def test_a_gpu_proposes_what_a_cpu_does() -> None:
+    image = np.zeros((50, 70, 3), np.uint8)
+    options = ProposalSettings(9, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
+    small, large = (
+        generate_proposals(FakeSam(4, on_gpu).sessions, image, options, SIDE_PX) for on_gpu in (False, True)
+    )
+    assert len(small) > 100
+    assert small == large
 
 
 def test_prompts_are_answered_under_the_settings() -> None:

@@ -79,7 +79,7 @@ def test_no_point_is_asked_twice() -> None:
         asked.append(feeds["points"][:, 0])
         return sam._decode(feeds)
 
-    sam.sessions["point_decoder"] = SimpleNamespace(run=decode)
+    sam.sessions["point_decoder"] = SimpleNamespace(run=decode, on_gpu=False)
     options = ProposalSettings(16, search="turbo")
     generate_proposals(sam.sessions, np.zeros((50, 70, 3), np.uint8), options, SIDE_PX)
     points = np.concatenate(asked)

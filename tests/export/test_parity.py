@@ -150,6 +150,7 @@ class Answering:
 
     inputs = outputs = ()
     providers = ("test",)
+    on_gpu = False
 
     def __init__(self, **answers: NDArray[np.float32]) -> None:
         self._answers = answers

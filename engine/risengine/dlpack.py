@@ -1,0 +1,72 @@
+"""Reading where an array of another library lies on the GPU through DLPack, without a copy."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from risengine.errors import InputError
+
+__all__ = ["LEGACY_DEFAULT_STREAM", "is_on_gpu", "read_tensor"]
+
+_CUDA, _CUDA_MANAGED = 2, 13  # DLDeviceType
+_KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}  # DLDataTypeCode, in NumPy's letters
+
+LEGACY_DEFAULT_STREAM = 1
+"""CUDA's legacy default stream, as its runtime API, the Python array API and ``__cuda_array_interface__`` number it."""
+
+
+class _DataType(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
+
+
+class _Tensor(ctypes.Structure):
+    """``DLTensor``, the head of ``DLManagedTensor``; see https://dmlc.github.io/dlpack/latest/c_api.html."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("dtype", _DataType),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def is_on_gpu(array: Any) -> bool:
+    """Tells whether an array offers itself through DLPack and lies on an NVIDIA GPU."""
+    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) in (_CUDA, _CUDA_MANAGED)
+
+
+def read_tensor(name: str, array: Any) -> tuple[tuple[int, ...], np.dtype[Any], tuple[int, ...] | None, int, Any]:
+    """Returns where an array lies that :func:`is_on_gpu`.
+
+    Args:
+        name: What an error calls it.
+        array: Its producer, which makes :data:`LEGACY_DEFAULT_STREAM` wait for the work that fills the array.
+
+    Returns:
+        Shape, dtype, strides in bytes (None: C-contiguous), address, and what has to live as long as the address.
+
+    Raises:
+        InputError: NumPy has no such dtype.
+    """
+    capsule = array.__dlpack__(stream=LEGACY_DEFAULT_STREAM)
+    # The capsule is left unconsumed: it frees the producer's tensor when it is itself let go of.
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _Tensor.from_address(pointer(capsule, b"dltensor"))
+    kind = _KINDS.get(tensor.dtype.code)
+    if kind is None or tensor.dtype.lanes != 1:
+        raise InputError(
+            f"{name} has DLPack's data type {tensor.dtype.code} of {tensor.dtype.bits} bits x {tensor.dtype.lanes}; "
+            "expected an integer, a floating-point number or a bool. Convert it first."
+        )
+    dtype = np.dtype(f"{kind}{tensor.dtype.bits // 8}")
+    shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
+    strides = tuple(tensor.strides[axis] * dtype.itemsize for axis in range(tensor.ndim)) if tensor.strides else None
+    return shape, dtype, strides, int(tensor.data or 0) + int(tensor.byte_offset), capsule
