@@ -15,8 +15,9 @@ from risbench.accuracy import AccuracyReport
 from risbench.agreement import ALL_SPLITS, AgreementReport
 from risbench.latency_report import LatencyReport, SideResult
 from risbench.stored import Report
+from risbench.whole_path import STAGES
 
-__all__ = ["plot_accuracy", "plot_distribution", "plot_roofline", "plot_waterfall"]
+__all__ = ["plot_accuracy", "plot_distribution", "plot_roofline", "plot_sides", "plot_waterfall"]
 
 _SHOWN_SHARE = 0.001
 """Share of the whole below which a stage gets no label: it would be drawn over its neighbour's."""
@@ -42,6 +43,30 @@ def plot_waterfall(report: LatencyReport) -> str:
                 axes.text(start_ms + duration_ms + 0.005 * end_ms, row, label, va="center", fontsize=7)
     figure.supxlabel("milliseconds, medians", fontsize=8)
     return _svg(figure, f"waterfall {report.bundle.id}")
+
+
+def plot_sides(reports: Sequence[LatencyReport]) -> str:
+    """Draws every side of every report as one bar of its stages, on one scale."""
+    bars = [(f"{report.bundle.name}, {name}", side) for report in reports for name, side in report.sides.items()]
+    longest_s = max(side.whole.p50_ms for _, side in bars) / 1e3
+    figure = Figure(figsize=(9, 0.8 + 0.34 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    ends = np.zeros(len(bars))
+    for number, stage in enumerate(STAGES):
+        durations_s = np.array(
+            [side.stages[stage].timing.p50_ms / 1e3 if stage in side.stages else 0 for _, side in bars]
+        )
+        visible = durations_s.max() > _SHOWN_SHARE * longest_s
+        axes.barh(range(len(bars)), durations_s, left=ends, color=f"C{number}", label=stage if visible else None)
+        ends += durations_s
+    for row, (end_s, (_, side)) in enumerate(zip(ends, bars, strict=True)):
+        axes.text(end_s, row, f" {side.whole.p50_ms / 1e3:.1f} s", va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1 * longest_s)
+    axes.set_xlabel("seconds from the image's file to the mask", fontsize=8)
+    _finish(axes)
+    return _svg(figure, "sides")
 
 
 def plot_distribution(report: LatencyReport) -> str:

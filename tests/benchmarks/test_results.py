@@ -12,7 +12,7 @@ from risbench import results
 from risbench.accuracy import AccuracyReport
 from risbench.cli import main
 from risbench.latency_report import RANDOM_WEIGHTS, LatencyReport
-from risbench.results import rendered_results
+from risbench.results import PICTURE, rendered_results
 from risbench.stored import markdown
 from risengine.bundle import open_bundle
 from risengine.errors import InputError
@@ -44,6 +44,17 @@ def test_the_stored_accuracy_is_of_the_embedded_bundle_and_reaches_the_goals() -
         assert result.kinds["all"].oracle.miou >= 0.75
         assert result.kinds["attribute"].right_object >= 0.88
         assert result.kinds["attribute"].answers.miou >= miou
+
+
+def test_the_picture_shows_stored_figures() -> None:
+    picture = (ROOT / PICTURE).read_text(encoding="utf-8")
+    shown = [report for name in NAMES if isinstance(report := stored(name), LatencyReport)]
+    shown = [report for report in shown if report.weights == RANDOM_WEIGHTS]
+    assert len(shown) >= 2
+    for report in shown:
+        for name, side in report.sides.items():
+            assert f"{report.bundle.name}, {name}<" in picture, "Run: risbench results"
+            assert f" {side.whole.p50_ms / 1e3:.1f} s<" in picture, "Run: risbench results"
 
 
 @pytest.mark.parametrize("name", NAMES)
