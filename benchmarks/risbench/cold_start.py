@@ -60,6 +60,7 @@ class ColdStart:
         answered_ms: Until the first mask: the cold start.
         loaded_mib: Resident memory when the models had been loaded; None where the system does not say.
         peak_mib: Highest resident memory of the first question; None where the system does not say.
+        torch: Whether torch was there to be imported, as it was in the engine's processes of the first reports.
     """
 
     imported_ms: float
@@ -67,6 +68,7 @@ class ColdStart:
     answered_ms: float
     loaded_mib: float | None
     peak_mib: float | None
+    torch: bool = True
 
     @property
     def load_ms(self) -> float:
@@ -98,7 +100,7 @@ def measure_cold_start(job: ColdJob) -> ColdStart:
         )
     imported_ms, loaded_ms, answered_ms = (elapsed_ms for _, elapsed_ms in reached)
     loaded_mib, peak_mib = (int(words[1]) / MIB if int(words[1]) else None for words, _ in reached[1:])
-    return ColdStart(imported_ms, loaded_ms, answered_ms, loaded_mib, peak_mib)
+    return ColdStart(imported_ms, loaded_ms, answered_ms, loaded_mib, peak_mib, torch=job.side == "reference")
 
 
 def _main(side: str, path: str) -> None:

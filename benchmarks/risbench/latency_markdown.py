@@ -117,9 +117,11 @@ def _start_table(report: LatencyReport) -> str:
     header = ["new process, median", "processes", "imports, ms", "load, ms", "to the first mask, ms", "MiB", "peak MiB"]
     table = _table(header, [[name, *_start_cells(side)] for name, side in sides.items()])
     ratio = report.ratios.get("cold")
+    had = any(start.torch for name, side in sides.items() if name != REFERENCE for start in side.cold)
     note = (
-        "Files were in the system's cache; the engine's process had no torch, as on a target. MiB: resident when "
-        "loaded, and at most while answering"
+        "Files were in the system's cache. The engine's processes "
+        + ("imported torch, as spaCy does where it is installed" if had else "had no torch, as on a target")
+        + ". MiB: resident when loaded, and at most while answering"
     )
     return f"{table}\n\n{note}" + (
         "." if ratio is None else f". To the first mask, reference over engine: {ratio:.2f} x."

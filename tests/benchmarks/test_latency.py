@@ -230,6 +230,7 @@ def test_cold_start_of_the_engine() -> None:
     assert start.peak_mib is not None
     assert 0 < start.loaded_mib <= start.peak_mib
     assert start.loaded_mib < 500  # about 300, and 700 where spaCy found torch
+    assert not start.torch
     missing = dataclasses.replace(job, bundle="/nowhere")
     with pytest.raises(BackendError, match="loads /nowhere and answers once ended with status 1"):
         measure_cold_start(missing)
