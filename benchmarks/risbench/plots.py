@@ -49,7 +49,7 @@ def plot_sides(reports: Sequence[LatencyReport]) -> str:
     """Draws every side of every report as one bar of its stages, on one scale."""
     bars = [(f"{report.bundle.name}, {name}", side) for report in reports for name, side in report.sides.items()]
     longest_s = max(side.whole.p50_ms for _, side in bars) / 1e3
-    figure = Figure(figsize=(9, 0.8 + 0.34 * len(bars)), layout="constrained")
+    figure = Figure(figsize=(9, 1.1 + 0.34 * len(bars)), layout="constrained")
     axes = figure.subplots()
     ends = np.zeros(len(bars))
     for number, stage in enumerate(STAGES):
@@ -65,7 +65,9 @@ def plot_sides(reports: Sequence[LatencyReport]) -> str:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * longest_s)
     axes.set_xlabel("seconds from the image's file to the mask", fontsize=8)
-    _finish(axes)
+    axes.grid(alpha=0.3)
+    axes.tick_params(labelsize=7)
+    figure.legend(loc="outside upper center", ncols=len(STAGES), fontsize=7)
     return _svg(figure, "sides")
 
 
@@ -139,8 +141,8 @@ def _agreement_points(reports: Mapping[str, Report]) -> Sequence[tuple[str, floa
 
 def _answer_points(reports: Mapping[str, Report]) -> Sequence[tuple[str, float, float]]:
     points = []
-    for name, latency in reports.items():
-        for accuracy in reports.values():
+    for latency in reports.values():
+        for name, accuracy in reports.items():
             if (
                 isinstance(latency, LatencyReport)
                 and isinstance(accuracy, AccuracyReport)
