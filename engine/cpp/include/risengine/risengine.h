@@ -60,29 +60,29 @@ typedef enum ris_pixels { RIS_RGB = 0, RIS_BGR = 1 } ris_pixels;
 /* Fill it with ris_engine_options_init before setting fields: that sets struct_size and the bundle's own values. */
 typedef struct ris_engine_options {
     size_t struct_size;
-    ris_device device;
+    int32_t device;               /* ris_device */
     int32_t threads;              /* of one inference call on a CPU; 0: ONNX Runtime chooses */
-    float global_weight;          /* v in [0, 1], the whole image's share of a mask's feature; NaN: the bundle's */
-    float sentence_weight;        /* r in [0, 1], the sentence's share of the text feature; NaN: the bundle's */
+    double global_weight;          /* v in [0, 1], the whole image's share of a mask's feature; NaN: the bundle's */
+    double sentence_weight;        /* r in [0, 1], the sentence's share of the text feature; NaN: the bundle's */
     int32_t points_per_side;      /* of SAM's grid of prompts; 0: the bundle's */
-    float pred_iou_thresh;        /* as in SamAutomaticMaskGenerator; NaN: the bundle's */
-    float stability_score_thresh; /* likewise */
+    double pred_iou_thresh;        /* as in SamAutomaticMaskGenerator; NaN: the bundle's */
+    double stability_score_thresh; /* likewise */
 } ris_engine_options;
 
 /* Pixels of 3 bytes, rows from top to bottom. Fill it with ris_image_view_init before setting fields. */
 typedef struct ris_image_view {
     size_t struct_size;
     const uint8_t *data;
-    int64_t width_px;  /* at most 16384 */
-    int64_t height_px; /* at most 16384; at most 34 million pixels in all */
+    int64_t width_px;     /* at most 16384 */
+    int64_t height_px;    /* at most 16384; at most 34 million pixels in all */
     int64_t stride_bytes; /* from one row to the next; at least 3 * width_px */
-    ris_pixels pixels;
+    int32_t pixels;       /* ris_pixels */
 } ris_image_view;
 
 /* An answer. Its layout never changes. */
 typedef struct ris_answer {
-    size_t index;     /* of the mask among the image's */
-    float score;      /* similarity of mask and expression: a cosine, or a dot product for ResNet bundles */
+    size_t index;      /* of the mask among the image's */
+    float score;       /* similarity of mask and expression: a cosine, or a dot product for ResNet bundles */
     float box_xyxy[4]; /* tight around the mask, half-open, in pixels */
 } ris_answer;
 
