@@ -39,9 +39,10 @@ std::vector<float> describe(const Sessions& sessions, const Image& image, const 
         for (std::size_t index = 0; index < count; ++index) {
             unpack_runs(proposals.masks[start + index], size, masks.get() + index * pixels);
         }
+        const std::vector<std::int64_t> shape{static_cast<std::int64_t>(count), size.height, size.width};
         const Tensors feeds{
             {"image", Tensor::lent(Dtype::uint8, {size.height, size.width, 3}, image.rgb)},
-            {"masks", Tensor::lent(Dtype::boolean, {static_cast<std::int64_t>(count), size.height, size.width}, masks.get())},
+            {"masks", Tensor::lent(Dtype::boolean, shape, masks.get())},
             {"global_weight", Tensor::lent(Dtype::float32, {}, &describing.global_weight)},
         };
         const auto outputs = session_of(sessions, Role::proposal_encoder).run(feeds);

@@ -39,7 +39,7 @@ void unpack_runs(const Runs& runs, Size size, std::uint8_t* mask) {
         first = std::min(first, top);
         last = std::max(last, bottom);
     });
-    for (auto y = first + 1; y < last; ++y) {
+    for (auto y = first + 1; y < std::min(last + 1, size.height); ++y) {
         const std::uint8_t* above = mask + (y - 1) * size.width;
         std::uint8_t* row = mask + y * size.width;
         for (auto x = left; x < right; ++x) row[x] = static_cast<std::uint8_t>(row[x] ^ above[x]);

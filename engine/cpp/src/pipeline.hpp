@@ -1,6 +1,7 @@
 // From an image's pixels to proposals, features and scores: the part of the engine that knows no file and no text.
 //
-// All functions are pure but for the sessions' own threads, so any may run on several threads at once. They throw Error.
+// All functions are pure but for the sessions' own threads, so any may run on several threads at once. They throw
+// Error.
 #pragma once
 
 #include <cstddef>

@@ -116,10 +116,10 @@ Prompts read_prompts(const PromptsGiven& given, Size size) {
                                  "freely.");
     }
     Prompts prompts;
-    prompts.points_each = static_cast<std::int64_t>((has_points ? given.points_each : 0) +
-                                                    (has_boxes ? 2 : 1));
+    prompts.points_each = static_cast<std::int64_t>((has_points ? given.points_each : 0) + (has_boxes ? 2 : 1));
     for (std::size_t row = 0; row < given.count; ++row) {
-        for (std::size_t place = row * given.points_each; has_points && place < (row + 1) * given.points_each; ++place) {
+        const auto first = row * given.points_each, past = has_points ? first + given.points_each : first;
+        for (auto place = first; place < past; ++place) {
             const Point point{given.points[2 * place], given.points[2 * place + 1]};
             check_inside(point, size, "points", row);
             const auto label = given.labels == nullptr ? foreground : given.labels[place];
@@ -140,16 +140,14 @@ Prompts read_prompts(const PromptsGiven& given, Size size) {
         check_inside(low, size, "boxes", row);
         check_inside(high, size, "boxes", row);
         if (high[0] <= low[0] || high[1] <= low[1]) {
-            throw Error(Kind::input, "box " + std::to_string(row) +
-                                         " has no area; expected x0 < x1 and y0 < y1. Convert boxes given as x, y, w, h.");
+            throw Error(Kind::input, "box " + std::to_string(row) + " has no area; expected x0 < x1 and y0 < y1. " +
+                                         "Convert boxes given as x, y, w, h.");
         }
         prompts.points.push_back(low);
         prompts.points.push_back(high);
         prompts.labels.push_back(corner);
         prompts.labels.push_back(other_corner);
     }
-    // Boxes alone are not padded.
-    if (!has_points) prompts.points_each = 2;
     return prompts;
 }
 

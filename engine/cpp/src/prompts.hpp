@@ -39,7 +39,8 @@ struct Crop {
     std::int64_t area_px() const { return size().height * size().width; }
 };
 
-// The parts of an image that the automatic generator prompts, the whole image first; crops without a pixel are left out.
+// The parts of an image that the automatic generator prompts, the whole image first; crops without a pixel are left
+// out.
 std::vector<Crop> generator_crops(const ProposalSettings& settings, Size size);
 
 // A regular grid of points in the unit square, row by row, half a cell away from the edges.

@@ -30,8 +30,9 @@ void check_grids(const ProposalSettings& settings) {
                "enough to leave a point in the last crop layer after crop_n_points_downscale_factor");
         return;
     }
-    expect(static_cast<std::int64_t>(settings.point_grids->size()) == settings.crop_n_layers + 1, "grids in point_grids",
-           settings.point_grids->size(), "one for the whole image and one for each crop layer");
+    const auto grids = static_cast<std::int64_t>(settings.point_grids->size());
+    expect(grids == settings.crop_n_layers + 1, "grids in point_grids", grids,
+           "one for the whole image and one for each crop layer");
     for (const auto& grid : *settings.point_grids) {
         for (const auto& point : grid) {
             for (const auto share : point) {

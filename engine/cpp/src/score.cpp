@@ -13,7 +13,7 @@ namespace {
 
 double dot(const float* a, const float* b, std::size_t count) {
     double sum = 0;
-    for (std::size_t index = 0; index < count; ++index) sum += static_cast<double>(a[index]) * static_cast<double>(b[index]);
+    for (std::size_t index = 0; index < count; ++index) sum += double{a[index]} * double{b[index]};
     return sum;
 }
 

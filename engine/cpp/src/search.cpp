@@ -22,7 +22,7 @@ std::size_t points_asked(std::size_t count) {
 
 float dot(const float* a, const float* b, std::size_t count) {
     double sum = 0;
-    for (std::size_t index = 0; index < count; ++index) sum += static_cast<double>(a[index]) * static_cast<double>(b[index]);
+    for (std::size_t index = 0; index < count; ++index) sum += double{a[index]} * double{b[index]};
     return static_cast<float>(sum);
 }
 
@@ -85,9 +85,7 @@ void PointSearch::learn(const std::vector<std::size_t>& points, const std::vecto
 std::vector<std::size_t> PointSearch::most_unlike(std::size_t count) const {
     const auto points = asked_.size();
     std::vector<float> mean(channels_, 0.0F), alike(points);
-    for (std::size_t point = 0; point < points; ++point) {
-        for (std::size_t channel = 0; channel < channels_; ++channel) mean[channel] += features_[point * channels_ + channel];
-    }
+    for (std::size_t place = 0; place < features_.size(); ++place) mean[place % channels_] += features_[place];
     for (auto& value : mean) value /= static_cast<float>(points);
     for (std::size_t point = 0; point < points; ++point) {
         alike[point] = -dot(features_.data() + point * channels_, mean.data(), channels_);

@@ -48,9 +48,10 @@ Mixed mix(std::int64_t pixel, std::int64_t side, std::int64_t inner, std::int64_
         if (parts[part].high != parts[part].low) add(parts[part].high, parts[part].high_weight, shares[part]);
     }
     while (mixed.weights.back() == 0) mixed.weights.pop_back();
-    const auto lead = std::find_if(mixed.weights.begin(), mixed.weights.end(), [](float weight) { return weight != 0; });
-    mixed.first += lead - mixed.weights.begin();
-    mixed.weights.erase(mixed.weights.begin(), lead);
+    const auto lead = mixed.weights.begin();
+    const auto used = std::find_if(lead, mixed.weights.end(), [](float weight) { return weight != 0; });
+    mixed.first += used - lead;
+    mixed.weights.erase(lead, used);
     return mixed;
 }
 
@@ -133,7 +134,8 @@ void add_column(const std::uint8_t* pixels, std::size_t count, std::int64_t star
         const auto rest = static_cast<std::size_t>(end - place);
         const auto* const first = static_cast<const std::uint8_t*>(std::memchr(place, 1, rest));
         if (first == nullptr) return;
-        const auto* past = static_cast<const std::uint8_t*>(std::memchr(first, 0, static_cast<std::size_t>(end - first)));
+        const auto tail = static_cast<std::size_t>(end - first);
+        const auto* past = static_cast<const std::uint8_t*>(std::memchr(first, 0, tail));
         if (past == nullptr) past = end;
         writer.add(start + (first - pixels), start + (past - pixels));
         place = past;
@@ -204,8 +206,9 @@ Runs Upsampler::draw(const float* logits, const Box& box, std::int64_t x0, std::
             } else {
                 drawn.fill(tile == Tile::full ? 1 : 0);
             }
+            std::uint8_t* place = canvas.data() + (row - first_row) * tile_px;
             for (std::size_t x = 0; x < tile_px; ++x) {
-                std::memcpy(canvas.data() + x * height + (row - first_row) * tile_px, drawn.data() + x * tile_px, tile_px);
+                std::memcpy(place + x * height, drawn.data() + x * tile_px, tile_px);
             }
         }
         const auto rows = std::min(height, static_cast<std::size_t>(size_.height) - first_row * tile_px);
