@@ -131,7 +131,8 @@ def test_proposals_under_any_settings(options: ProposalSettings, size: tuple[int
 def test_grids_of_ones_own(rng: np.random.Generator) -> None:
     sam: Any = FakeSam(3)
     grids = (((0.1, 0.2), (0.5, 0.5), (1.0, 0.0)), ((0.3, 0.7),))
-    options = ProposalSettings(point_grids=grids, crop_n_layers=1, pred_iou_thresh=0, stability_score_thresh=0)
+    keep_all = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1, "crop_nms_thresh": 1}
+    options = ProposalSettings(point_grids=grids, crop_n_layers=1, **keep_all)
     image = rng.integers(0, 256, (77, 50, 3), np.uint8)
     found = Probe(sam.sessions).propose(image, options, SIDE_PX)
     assert len(found) > 1
