@@ -44,7 +44,7 @@ Words split(const icu::UnicodeString& sentence) {
     while (start < sentence.length()) {
         auto end = sentence.indexOf(u' ', start);
         if (end < 0) end = sentence.length();
-        if (end > start) words.push_back(sentence.tempSubStringBetween(start, end));
+        if (end > start) words.emplace_back(sentence, start, end - start);
         start = end + 1;
     }
     return words;
@@ -78,12 +78,12 @@ void append_spaced(icu::UnicodeString word, Words& tokens) {
     Words after;
     while (word.length() > 1 && is_punctuation(word.char32At(0))) {
         const auto size = word.moveIndex32(0, 1);
-        tokens.push_back(word.tempSubString(0, size));
+        tokens.emplace_back(word, 0, size);
         word.remove(0, size);
     }
     while (word.length() > 1 && is_punctuation(word.char32At(word.length() - 1))) {
         const auto start = word.moveIndex32(word.length(), -1);
-        after.push_back(word.tempSubString(start));
+        after.emplace_back(word, start);
         word.truncate(start);
     }
     for (const auto& ending : contractions()) {
@@ -96,11 +96,11 @@ void append_spaced(icu::UnicodeString word, Words& tokens) {
     std::int32_t start = 0;
     for (std::int32_t i = 1; i + 1 < word.length(); ++i) {
         if (word[i] != u'-' || u_isalpha(word.char32At(i - 1)) == 0 || u_isalpha(word.char32At(i + 1)) == 0) continue;
-        tokens.push_back(word.tempSubStringBetween(start, i));
+        tokens.emplace_back(word, start, i - start);
         tokens.emplace_back(u"-");
         start = i + 1;
     }
-    tokens.push_back(word.tempSubString(start));
+    tokens.emplace_back(word, start);
     tokens.insert(tokens.end(), after.rbegin(), after.rend());
 }
 
