@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def _main(bundle: str, threads: str, raw: str, height: str, width: str, text: st
         elif order == "encode":
             _say(_milliseconds(lambda: engine.encode_image(pixels)))
         else:
-            _say(_milliseconds(lambda: engine.segment(encoded, text)))
+            _say(_milliseconds(partial(engine.segment, encoded, order)))
 
 
 def _peak_bytes() -> int:

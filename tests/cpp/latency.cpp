@@ -1,5 +1,6 @@
 // The C interface at work for risbench.native, which times it beside the Python runtime: opens a bundle, answers once,
-// says so, and then does what standard input asks, "encode", "ask" or "peak", answering with milliseconds or bytes.
+// says so, and then does what each line of standard input asks, "encode", "peak" or an expression, answering with
+// milliseconds or bytes.
 #include <risengine/risengine.h>
 
 #include <chrono>
@@ -63,18 +64,18 @@ int main(int count, char** arguments) {
         ris_image_free(image);
         check(ris_encode_image(engine, &view, &image));
     };
-    const auto ask = [&] {
+    const auto ask = [&](const std::string& text) {
         ris_answer answer;
-        check(ris_segment(engine, image, arguments[6], nullptr, &answer, mask.data(), mask.size(), nullptr));
+        check(ris_segment(engine, image, text.c_str(), nullptr, &answer, mask.data(), mask.size(), nullptr));
     };
     encode();
-    ask();
+    ask(arguments[6]);
     std::cout << "answered" << std::endl;
     for (std::string order; std::getline(std::cin, order);) {
         if (order == "peak") {
             std::cout << peak_bytes() << std::endl;
         } else {
-            std::cout << (order == "encode" ? milliseconds(encode) : milliseconds(ask)) << std::endl;
+            std::cout << (order == "encode" ? milliseconds(encode) : milliseconds([&] { ask(order); })) << std::endl;
         }
     }
     ris_image_free(image);
