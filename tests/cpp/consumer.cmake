@@ -17,5 +17,6 @@ if(PKG_CONFIG)
   execute_process(COMMAND ${PKG_CONFIG} --define-prefix --cflags --libs risengine
     OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   separate_arguments(flags)
-  execute_process(COMMAND cc "${SOURCE}/version.c" -o "${WORK}/version" ${flags} COMMAND_ERROR_IS_FATAL ANY)
+  separate_arguments(own_flags UNIX_COMMAND "${FLAGS}")
+  execute_process(COMMAND cc ${own_flags} "${SOURCE}/version.c" -o "${WORK}/version" ${flags} COMMAND_ERROR_IS_FATAL ANY)
 endif()
