@@ -146,7 +146,7 @@ def markdown_native(report: NativeReport) -> str:
         f"Bundle `{report.native_bundle}` ({report.bundle_id[:12]}), {report.size[1]} x {report.size[0]} image, "
         f'"{report.text}", the paper\'s score, {report.threads} threads, CPUExecutionProvider, {environment.cpu}, '
         f"onnxruntime {environment.packages.get('onnxruntime', '?')}; in turns: {native.cold_start.runs} processes, "
-        f"{native.encode.runs} encodings, {native.ask.runs} questions of each kind; load average before "
+        f"{native.encode.runs} encodings, {native.ask.runs} questions of each kind; load average at the end "
         f"{environment.load_average}. Memory is the whole process's, its models included. C++ finds the noun phrase by "
         f"its own rules, Python by spaCy.{' Unsteady: ' + ', '.join(unsteady) + '.' if unsteady else ''}"
     )
