@@ -15,6 +15,7 @@ from risbench.agreement import AgreementReport
 from risbench.features import FeaturesReport
 from risbench.language import LanguageReport
 from risbench.latency_report import REFERENCE, LatencyReport
+from risbench.native import NativeReport
 from risbench.proposal_report import ProposalsReport
 from risbench.stored import Report
 from risbench.tables import format_table
@@ -139,6 +140,11 @@ def _figures(report: Report, by_reference: bool) -> Iterator[tuple[str, _Figure]
             for kind, strategies in kinds.items():
                 for strategy, share in strategies.items():
                     yield f"{split}, {kind}: right object by {strategy}", _Figure(share, "share")
+    elif isinstance(report, NativeReport):
+        native, python = (report.sides[name] for name in ("C++", "Python"))
+        for part in ("cold_start", "encode", "ask", "ask_again"):
+            ratio = getattr(python, part).p50_ms / getattr(native, part).p50_ms
+            yield f"{part}: Python / C++", _Figure(ratio, "speed", "x")
     else:
         yield from _proposal_figures(report)
 

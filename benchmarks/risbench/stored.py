@@ -16,13 +16,16 @@ from risbench.language import LanguageReport, markdown_language
 from risbench.latency_markdown import markdown_latency
 from risbench.latency_report import LatencyReport
 from risbench.latency_tables import markdown_features, markdown_proposals
+from risbench.native import NativeReport, markdown_native
 from risbench.proposal_report import ProposalsReport
 from risbench.tables import markdown_accuracy, markdown_agreement
 from risengine.errors import InputError
 
 __all__ = ["Report", "markdown", "read_report"]
 
-Report: TypeAlias = AccuracyReport | AgreementReport | FeaturesReport | LanguageReport | LatencyReport | ProposalsReport
+Report: TypeAlias = (
+    AccuracyReport | AgreementReport | FeaturesReport | LanguageReport | LatencyReport | NativeReport | ProposalsReport
+)
 
 _MARKDOWN: Mapping[type, Callable[[Any], str]] = {
     AccuracyReport: markdown_accuracy,
@@ -30,6 +33,7 @@ _MARKDOWN: Mapping[type, Callable[[Any], str]] = {
     FeaturesReport: markdown_features,
     LanguageReport: markdown_language,
     LatencyReport: markdown_latency,
+    NativeReport: markdown_native,
     ProposalsReport: markdown_proposals,
 }
 

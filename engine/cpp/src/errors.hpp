@@ -1,0 +1,21 @@
+// What goes wrong, in the words of a status and a message: expected, actual, remedy.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace ris {
+
+// The kinds of the Python runtime: BundleError, BackendError, InputError; and a caller's buffer that is too small.
+enum class Kind { input, bundle, backend, buffer_too_small, out_of_memory, internal };
+
+class Error : public std::runtime_error {
+public:
+    Error(Kind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+    Kind kind() const noexcept { return kind_; }
+
+private:
+    Kind kind_;
+};
+
+}  // namespace ris

@@ -1,0 +1,166 @@
+#include "manifest.hpp"
+
+#include <cmath>
+#include <cstddef>
+
+#include "errors.hpp"
+#include "json.hpp"
+
+namespace ris {
+namespace {
+
+constexpr std::array<const char*, role_count> role_names{"image_encoder", "image_projector",  "point_decoder",
+                                                         "mask_decoder",  "proposal_encoder", "text_encoder"};
+constexpr std::array<Dtype, 5> dtypes{Dtype::float32, Dtype::float16, Dtype::uint8, Dtype::int64, Dtype::boolean};
+
+FileSpec read_file(const JsonValue& value) {
+    return {value.at("file").text(), value.at("sha256").text()};
+}
+
+TensorSpec read_tensor(const JsonValue& value) {
+    TensorSpec tensor;
+    tensor.name = value.at("name").text();
+    const auto dtype = value.at("dtype").text();
+    bool known = false;
+    for (const auto candidate : dtypes) {
+        if (dtype != dtype_name(candidate)) continue;
+        tensor.dtype = candidate;
+        known = true;
+    }
+    if (!known) value.refuse("unknown dtype '" + dtype + "'");
+    for (const auto& side : value.at("shape").items()) {
+        if (side.is_text()) {
+            tensor.shape.emplace_back(side.text());
+        } else {
+            tensor.shape.emplace_back(side.integer());
+        }
+    }
+    return tensor;
+}
+
+GraphSpec read_graph(const JsonValue& value, std::vector<FileSpec>& files) {
+    GraphSpec graph;
+    graph.file = read_file(value);
+    files.push_back(graph.file);
+    for (const auto& tensor : value.at("inputs").items()) graph.inputs.push_back(read_tensor(tensor));
+    for (const auto& tensor : value.at("outputs").items()) graph.outputs.push_back(read_tensor(tensor));
+    if (value.has("external")) {
+        for (const auto& file : value.at("external").items()) files.push_back(read_file(file));
+    }
+    graph.is_engine = value.has("engine");
+    if (graph.is_engine) files.push_back(read_file(value.at("engine").at("layers")));
+    return graph;
+}
+
+double read_share(const JsonValue& value) {
+    const auto share = value.number();
+    if (!(share >= 0 && share <= 1)) value.refuse("expected a share in [0, 1]");
+    return share;
+}
+
+std::int64_t read_side(const JsonValue& value) {
+    const auto side = value.integer();
+    if (side < 1) value.refuse("expected at least 1");
+    return side;
+}
+
+Method read_method(const JsonValue& value) {
+    Method method;
+    method.image_size_px = read_side(value.at("image_size_px"));
+    method.global_weight = read_share(value.at("global_weight"));
+    method.sentence_weight = read_share(value.at("sentence_weight"));
+    method.similarity =
+        value.at("similarity").choice({"cosine", "dot"}) == "cosine" ? Similarity::cosine : Similarity::dot;
+    method.spaced = value.at("tokenisation").choice({"spaced", "plain"}) == "spaced";
+    return method;
+}
+
+std::vector<std::vector<std::array<double, 2>>> read_grids(const JsonValue& value) {
+    std::vector<std::vector<std::array<double, 2>>> grids;
+    for (const auto& grid : value.items()) {
+        auto& points = grids.emplace_back();
+        for (const auto& point : grid.items()) {
+            const auto numbers = point.items();
+            if (numbers.size() != 2) point.refuse("expected x and y");
+            points.push_back({numbers[0].number(), numbers[1].number()});
+        }
+    }
+    return grids;
+}
+
+ProposalSettings read_proposals(const JsonValue& value) {
+    ProposalSettings settings;
+    const auto integer = [&](const char* name, std::int64_t& field) {
+        if (value.has(name)) field = value.at(name).integer();
+    };
+    const auto number = [&](const char* name, double& field) {
+        if (value.has(name)) field = value.at(name).number();
+    };
+    integer("points_per_side", settings.points_per_side);
+    integer("points_per_batch", settings.points_per_batch);
+    number("pred_iou_thresh", settings.pred_iou_thresh);
+    number("stability_score_thresh", settings.stability_score_thresh);
+    number("stability_score_offset", settings.stability_score_offset);
+    number("box_nms_thresh", settings.box_nms_thresh);
+    integer("crop_n_layers", settings.crop_n_layers);
+    number("crop_nms_thresh", settings.crop_nms_thresh);
+    number("crop_overlap_ratio", settings.crop_overlap_ratio);
+    integer("crop_n_points_downscale_factor", settings.crop_n_points_downscale_factor);
+    if (value.has("point_grids")) settings.point_grids = read_grids(value.at("point_grids"));
+    integer("min_mask_region_area", settings.min_mask_region_area);
+    if (value.has("search") && value.at("search").choice({"exact", "turbo"}) == "turbo") {
+        settings.search = Search::turbo;
+    }
+    try {
+        check(settings);
+    } catch (const Error& error) {
+        value.refuse(error.what());
+    }
+    return settings;
+}
+
+void check_version(const JsonValue& root) {
+    const auto version = root.at("format_version").integer();
+    if (version == format_version) return;
+    throw Error(Kind::bundle,
+                "bundle format version " + std::to_string(version) + "; this risengine reads " +
+                    std::to_string(format_version) + ". " +
+                    (version > format_version ? "Update risengine." : "Rebuild the bundle with `risengine build`."));
+}
+
+}  // namespace
+
+const char* dtype_name(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::float32: return "float32";
+        case Dtype::float16: return "float16";
+        case Dtype::uint8: return "uint8";
+        case Dtype::int64: return "int64";
+        case Dtype::boolean: return "bool";
+    }
+    return "unknown";
+}
+
+Manifest read_manifest(const std::string& text) {
+    const auto document = parse_json(text, "manifest.json");
+    const JsonValue root(document, "manifest.json:");
+    check_version(root);
+    Manifest manifest;
+    manifest.name = root.at("name").text();
+    root.at("precision").choice({"fp32", "fp16"});
+    manifest.target = root.at("target").choice({"cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"});
+    const auto graphs = root.at("graphs");
+    for (std::size_t role = 0; role < role_count; ++role) {
+        manifest.graphs[role] = read_graph(graphs.at(role_names[role]), manifest.files);
+    }
+    manifest.tokenizer = read_file(root.at("text").at("tokenizer"));
+    manifest.files.push_back(manifest.tokenizer);
+    manifest.context_length = read_side(root.at("text").at("context_length"));
+    manifest.method = read_method(root.at("method"));
+    manifest.proposals = read_proposals(root.at("proposals"));
+    manifest.sam_image_size_px = read_side(root.at("sam_image_size_px"));
+    manifest.files.push_back(read_file(root.at("vectors")));
+    return manifest;
+}
+
+}  // namespace ris

@@ -1,0 +1,10 @@
+# Fails where the library exports anything but ris_*.
+execute_process(COMMAND ${NM} -D --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]+" lines "${symbols}")
+list(FILTER lines EXCLUDE REGEX " T ris_")
+if(lines)
+  message(FATAL_ERROR "exported beside ris_*: ${lines}")
+endif()
+if(NOT symbols MATCHES " T ris_segment")
+  message(FATAL_ERROR "ris_segment is not exported")
+endif()

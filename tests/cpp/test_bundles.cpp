@@ -1,0 +1,159 @@
+// Bundles that are not what they say are refused.
+#include "support.hpp"
+
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string read(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write(const fs::path& path, const std::string& content) {
+    std::ofstream(path, std::ios::binary) << content;
+}
+
+std::string sha256(const std::string& data) {
+    std::array<unsigned char, 32> bytes{};
+    EVP_Digest(data.data(), data.size(), bytes.data(), nullptr, EVP_sha256(), nullptr);
+    std::string hex;
+    for (const unsigned byte : bytes) {
+        hex += "0123456789abcdef"[byte >> 4U];
+        hex += "0123456789abcdef"[byte & 15U];
+    }
+    return hex;
+}
+
+// A copy of the bundle that may be damaged.
+class Copy {
+public:
+    Copy() : path_(fs::temp_directory_path() / ("risengine-test-" + std::to_string(getpid()))) {
+        fs::remove_all(path_);
+        fs::copy(bundle_path, path_);
+    }
+    ~Copy() { fs::remove_all(path_); }
+    Copy(const Copy&) = delete;
+    Copy& operator=(const Copy&) = delete;
+
+    fs::path at(const char* name) const { return path_ / name; }
+
+    void change_manifest(const std::function<void(json&)>& change) const {
+        auto manifest = json::parse(read(at("manifest.json")));
+        change(manifest);
+        write(at("manifest.json"), manifest.dump());
+    }
+
+    ris_status open(int32_t device = RIS_DEVICE_BUNDLE) const {
+        auto options = risengine::default_options();
+        options.device = device;
+        ris_engine* engine = nullptr;
+        const auto status = ris_engine_open(path_.c_str(), &options, &engine);
+        CHECK((engine != nullptr) == (status == RIS_OK));
+        ris_engine_close(engine);
+        return status;
+    }
+
+private:
+    fs::path path_;
+};
+
+}  // namespace
+
+TEST_CASE("a whole copy opens, and is known by its manifest's hash") {
+    const Copy copy;
+    CHECK(copy.open() == RIS_OK);
+    const risengine::Engine engine(bundle_path);
+    std::array<char, 65> id{};
+    CHECK(ris_engine_bundle_id(engine.c(), id.data(), id.size(), nullptr) == RIS_OK);
+    CHECK(std::string(id.data()) == sha256(read(bundle_path + "/manifest.json")));
+}
+
+TEST_CASE("no bundle") {
+    ris_engine* engine = nullptr;
+    check_refused(ris_engine_open("/nowhere", nullptr, &engine), RIS_ERROR_BUNDLE, "manifest.json not found");
+    check_refused(ris_engine_open("", nullptr, &engine), RIS_ERROR_BUNDLE, "manifest.json not found");
+    check_refused(ris_engine_open((bundle_path + "/manifest.json").c_str(), nullptr, &engine), RIS_ERROR_BUNDLE,
+                  "manifest.json not found");
+    check_refused(ris_engine_open(std::string(1 << 20, 'x').c_str(), nullptr, &engine), RIS_ERROR_BUNDLE,
+                  "manifest.json not found");
+}
+
+TEST_CASE("files that are missing, altered or outside") {
+    const Copy copy;
+    const auto whole = read(copy.at("text_encoder.onnx"));
+    auto altered = whole;
+    altered[altered.size() / 2] = static_cast<char>(altered[altered.size() / 2] ^ 1);
+    write(copy.at("text_encoder.onnx"), altered);
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "was changed");
+    fs::remove(copy.at("text_encoder.onnx"));
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "lacks text_encoder.onnx");
+    write(copy.at("text_encoder.onnx"), whole);
+    for (const auto* outside : {"../text_encoder.onnx", "/etc/passwd", "a/../../b"}) {
+        copy.change_manifest([&](json& manifest) { manifest["graphs"]["text_encoder"]["file"] = outside; });
+        check_refused(copy.open(), RIS_ERROR_BUNDLE, "outside the bundle");
+    }
+}
+
+TEST_CASE("manifests that cannot be used") {
+    const Copy copy;
+    const auto whole = read(copy.at("manifest.json"));
+    const auto refused = [&](const char* words, const std::function<void(json&)>& change) {
+        write(copy.at("manifest.json"), whole);
+        copy.change_manifest(change);
+        check_refused(copy.open(), RIS_ERROR_BUNDLE, words);
+    };
+    refused("Update risengine", [](json& manifest) { manifest["format_version"] = 4; });
+    refused("Rebuild the bundle with", [](json& manifest) { manifest["format_version"] = 2; });
+    refused("format_version", [](json& manifest) { manifest.erase("format_version"); });
+    refused("whole number", [](json& manifest) { manifest["format_version"] = "3"; });
+    refused("mask_decoder", [](json& manifest) { manifest["graphs"].erase("mask_decoder"); });
+    refused("sentence_weight", [](json& manifest) { manifest["method"]["sentence_weight"] = 2; });
+    refused("similarity", [](json& manifest) { manifest["method"]["similarity"] = "euclid"; });
+    refused("points_per_side", [](json& manifest) { manifest["proposals"]["points_per_side"] = 0; });
+    refused("dtype", [](json& manifest) { manifest["graphs"]["text_encoder"]["inputs"][0]["dtype"] = "int3"; });
+    refused("the manifest says", [](json& manifest) { manifest["graphs"]["text_encoder"]["inputs"][0]["name"] = "x"; });
+    for (const auto* text : {"", "{", "[]", "null", "\xFF\xFE"}) {
+        write(copy.at("manifest.json"), text);
+        check_refused(copy.open(), RIS_ERROR_BUNDLE, "manifest.json");
+    }
+    write(copy.at("manifest.json"), std::string(100000, '['));
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "manifest.json");
+}
+
+TEST_CASE("targets that this library does not run") {
+    const Copy copy;
+    copy.change_manifest([](json& manifest) { manifest["target"] = "tensorrt-rtx"; });
+    check_refused(copy.open(), RIS_ERROR_BACKEND, "native engines");
+    copy.change_manifest([](json& manifest) { manifest["target"] = "openvino"; });
+    check_refused(copy.open(), RIS_ERROR_BACKEND, "OpenVINO");
+    CHECK(copy.open(RIS_DEVICE_CPU) == RIS_OK);
+}
+
+TEST_CASE("graphs and tokenizers that cannot be read") {
+    const Copy copy;
+    const auto put = [&](const char* file, const std::string& content, const std::function<json&(json&)>& place) {
+        write(copy.at(file), content);
+        copy.change_manifest([&](json& manifest) { place(manifest)["sha256"] = sha256(content); });
+    };
+    const auto graph = [](json& manifest) -> json& { return manifest["graphs"]["mask_decoder"]; };
+    const auto tokenizer = [](json& manifest) -> json& { return manifest["text"]["tokenizer"]; };
+    const auto whole = read(copy.at("mask_decoder.onnx"));
+    put("mask_decoder.onnx", "no graph", graph);
+    check_refused(copy.open(), RIS_ERROR_BACKEND, "cannot load");
+    put("mask_decoder.onnx", whole, graph);
+    put("tokenizer.json", "{}", tokenizer);
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "tokenizer.json");
+}
