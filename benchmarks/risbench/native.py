@@ -148,7 +148,8 @@ def markdown_native(report: NativeReport) -> str:
         f"onnxruntime {environment.packages.get('onnxruntime', '?')}; in turns: {native.cold_start.runs} processes, "
         f"{native.encode.runs} encodings, {native.ask.runs} questions of each kind; load average at the end "
         f"{environment.load_average}. Memory is the whole process's, its models included. C++ finds the noun phrase by "
-        f"its own rules, Python by spaCy.{' Unsteady: ' + ', '.join(unsteady) + '.' if unsteady else ''}"
+        "its own rules, Python by spaCy; torch was missing, as on a target."
+        f"{' Unsteady: ' + ', '.join(unsteady) + '.' if unsteady else ''}"
     )
     return "\n".join(rows)
 

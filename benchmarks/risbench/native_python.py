@@ -1,6 +1,6 @@
 """The Python runtime at work for :mod:`risbench.native`: does what ``tests/cpp/latency.cpp`` does.
 
-Imports nothing but the runtime, so that a cold start is the runtime's.
+Imports nothing but the runtime, and has no torch, as on a target, so that a cold start is the runtime's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import risengine
 
 
 def _main(bundle: str, threads: str, raw: str, height: str, width: str, text: str) -> None:
+    sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it where it is installed
     config = risengine.RuntimeConfig(threads=int(threads), strategy="global_local")
     engine = risengine.load(bundle, config)
     pixels = np.fromfile(raw, np.uint8).reshape(int(height), int(width), 3)
