@@ -32,9 +32,10 @@ def shared_shares(edges: list[NDArray[np.int64]], boxes: Array) -> Array:
             continue
         # Pixels of this mask before a place in the image: linear between the edges of its runs.
         before = np.concatenate([[0], np.repeat(np.cumsum(own[1::2] - own[::2]), 2)[:-1]])
-        near = meet[owner, index]
+        near = (owner >= index) & meet[owner, index]
         held = np.interp(stops[near], own, before) - np.interp(starts[near], own, before)
         common[:, index] = np.bincount(owner[near], held, minlength=len(edges))
+    common = np.maximum(common, common.T)
     areas = np.diag(common)
     shared: Array = common / np.maximum(np.minimum(areas[:, None], areas[None, :]), 1)
     np.fill_diagonal(shared, 1)
