@@ -19,12 +19,13 @@ class Draft:
     words: list[str] = field(default_factory=list)
     article: str = ""
     noun: str = ""
+    noun_at: int | None = None  # spaCy's index of it
     noun_is_plural: bool = False
     places: list[Place] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
     ordinal: int = 0
     ordinal_side: Place | None = None
-    relations: list[tuple[RelationKind, list[Draft]]] = field(default_factory=list)
+    relations: list[tuple[RelationKind, list[Draft], bool]] = field(default_factory=list)
     excluded: list[list[str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
 
@@ -45,7 +46,8 @@ class Draft:
             sizes=tuple(self.sizes),
             ordinal=ordinal,
             relations=tuple(
-                Relation(kind, tuple(draft.finish(known) for draft in drafts)) for kind, drafts in self.relations
+                Relation(kind, tuple(draft.finish(known) for draft in drafts), negated)
+                for kind, drafts, negated in self.relations
             ),
             excluded=tuple(self._excluded(words) for words in self.excluded if words),
             plural=self.noun_is_plural,

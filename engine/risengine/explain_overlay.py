@@ -17,6 +17,7 @@ __all__ = ["draw_explanation", "explanation_lines"]
 _TARGET = (0, 255, 190)
 _REFERENCE = (255, 170, 0)
 _DIMMED = 0.6
+_LEAST_SHOWN = 0.0005
 
 
 def explanation_lines(answer: Segmentation) -> list[str]:
@@ -27,7 +28,7 @@ def explanation_lines(answer: Segmentation) -> list[str]:
     """
     why = _why(answer)
     lines = [f"strategy {why.strategy}", f"read as {json.dumps(why.description.to_dict())}"]
-    lines += [f"{value:+.3f}  {name}" for name, value in why.terms.items()]
+    lines += _term_lines(why)
     lines += [f"reference, mask {item.index}: {item.words}" for item in why.references]
     unread = [word for part in why.description.walk() for word in part.unread]
     if unread:
@@ -62,9 +63,13 @@ def draw_explanation(answer: Segmentation) -> Image.Image:
         x0, y0, x1, y1 = (int(value) for value in box)
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=line_width(answer.image))
     picture = captioned(picture, " ".join(answer.text.split()), f"{answer.score:.3f}")
-    terms = [f"{value:+.3f}  {name}" for name, value in why.terms.items()]
     sure = [] if why.confidence is None else [f"confidence {why.confidence:.2f}"]
-    return _with_lines(picture, [*terms, *(f"from: {item.words}" for item in why.references), *sure])
+    return _with_lines(picture, [*_term_lines(why), *(f"from: {item.words}" for item in why.references), *sure])
+
+
+def _term_lines(why: Explanation) -> list[str]:
+    """The terms that change the score in the digits shown."""
+    return [f"{value:+.3f}  {name}" for name, value in why.terms.items() if abs(value) >= _LEAST_SHOWN]
 
 
 def _with_lines(picture: Image.Image, lines: list[str]) -> Image.Image:

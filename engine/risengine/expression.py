@@ -33,10 +33,20 @@ class Ordinal:
 
 @dataclass(frozen=True)
 class Relation:
-    """Where the described object is as seen from its references: two for "between A and B", else one."""
+    """Where the described object is as seen from its references: two for "between A and B", else one.
+
+    ``negated`` where it is said not to be there: "not behind the box".
+    """
 
     kind: RelationKind
     references: tuple[Description, ...]
+    negated: bool = False
+
+    @property
+    def words(self) -> str:
+        """What was read, as a name: "not behind the box"."""
+        named = f"{self.kind} {', '.join(reference.phrase for reference in self.references)}"
+        return f"not {named}" if self.negated else named
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,10 @@ class Description:
             "sizes": [f"{size.kind}, compared" if size.compared else size.kind for size in self.sizes],
             "ordinal": f"{self.ordinal.number} from {self.ordinal.side}" if self.ordinal else "",
             "relations": [
-                {"kind": relation.kind, "references": [reference.to_dict() for reference in relation.references]}
+                {
+                    "kind": f"not {relation.kind}" if relation.negated else relation.kind,
+                    "references": [reference.to_dict() for reference in relation.references],
+                }
                 for relation in self.relations
             ],
             "excluded": list(self.excluded),

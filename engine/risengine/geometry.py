@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from risengine.expression import Ordinal, Place, RelationKind, Size
 from risengine.masks import unpack_runs
+from risengine.overlap import shared_shares
 from risengine.types import Proposals
 
 __all__ = ["Geometry", "measure_geometry"]
@@ -36,12 +37,16 @@ class Geometry:
         base: (N,) y of the lower edge: what stands on the same ground nearer to the camera has a lower one.
         box: (N, 4) xyxy, half-open.
         area: (N,) in squared image widths.
+        shared: (N, N) in [0, 1], the share of the smaller mask of a pair that both cover; 1 on the diagonal.
+        quality: (N,) predicted IoU of the masks.
     """
 
     centre: Array
     base: Array
     box: Array
     area: Array
+    shared: Array
+    quality: Array
 
     @property
     def extent(self) -> Array:
@@ -144,10 +149,10 @@ def measure_geometry(proposals: Proposals) -> Geometry:
     """Measures masks from their run lengths, without drawing them. An empty mask is a point at the origin."""
     height, width = proposals.size
     centres, areas = np.zeros((len(proposals), 2)), np.zeros(len(proposals))
-    for index, counts in enumerate(proposals.counts):
-        edges = np.cumsum(unpack_runs(counts))
-        starts, stops = edges[:-1:2].astype(np.float64), edges[1::2].astype(np.float64)
-        if not (stops > starts).any():
+    edges = [_edges(counts) for counts in proposals.counts]
+    for index, own in enumerate(edges):
+        starts, stops = own[::2].astype(np.float64), own[1::2].astype(np.float64)
+        if not len(own):
             continue
         first, last = starts // height, (stops - 1) // height
         split = first != last
@@ -162,7 +167,16 @@ def measure_geometry(proposals: Proposals) -> Geometry:
         rows = (starts + stops) / 2 - first * height
         centres[index] = (lengths @ (first + 0.5), lengths @ rows) / areas[index]
     box = proposals.boxes.astype(np.float64) / width
-    return Geometry(centres / width, box[:, 3], box, areas / width**2)
+    shared = shared_shares(edges, box)
+    return Geometry(centres / width, box[:, 3], box, areas / width**2, shared, proposals.scores.astype(np.float64))
+
+
+def _edges(counts: str) -> NDArray[np.int64]:
+    """(2 K,): the first pixel and the one past the last of the mask's K runs, in turn."""
+    edges = np.cumsum(unpack_runs(counts))
+    edges = edges[: len(edges) // 2 * 2].reshape(-1, 2)
+    runs: NDArray[np.int64] = edges[edges[:, 1] > edges[:, 0]].ravel()
+    return runs
 
 
 def _sigmoid(value: Array) -> Array:

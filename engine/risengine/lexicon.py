@@ -21,7 +21,7 @@ def _cues() -> dict[tuple[str, ...], RelationKind]:
         "left": "left of|to the left of|on the left of|on the left side of|to left of|at the left of|on left of",
         "right": "right of|to the right of|on the right of|on the right side of|to right of|"
         "at the right of|on right of",
-        "front": "in front of|in the front of|ahead of|before",
+        "front": "in front of|in the front of|ahead of|before|blocking|hiding|covering|obscuring",
         "behind": "behind|in back of|beyond|hidden by|blocked by|covered by",
         "above": "above|over",
         "on": "on top of|atop|on|upon|onto",
@@ -103,7 +103,7 @@ SIDES = _words("side edge end part hand row area most away one")
 IDLE = _words(
     "that which who whose is are was be being been 's directly just right immediately standing sitting lying "
     "located placed positioned shown seen there here a an the this those these some my your our its to at of from "
-    "kind 're very really only also both ones hidden partly partially laying stood set"
+    "kind 're very really only also both ones hidden partly partially laying stood set put has have had"
 )
 """Words that add nothing where no rule reads them."""
 

@@ -2,7 +2,9 @@
 
 Every description gets a logit for each mask: its phrase's cosine, sharpened, plus the logarithms of the shares to which
 its places, sizes, order, relations and exclusions hold. A relation's share is the expectation over the reference, which
-is scored in the same way. Nothing is trained; the constants were set on the validation scenes of ``models/tabletop``.
+is scored in the same way. SAM proposes some things twice, in parts, or two of them as one: a mask that a better one
+covers loses a little, and masks that cover each other are not compared with each other. Nothing is trained; the
+constants were set on the validation scenes of ``models/tabletop``.
 """
 
 from __future__ import annotations
@@ -16,19 +18,21 @@ from numpy.typing import NDArray
 from risengine.expression import Description, Relation
 from risengine.geometry import Geometry
 
-__all__ = ["SHARPNESS", "Part", "describe_masks"]
+__all__ = ["SHARPNESS", "Part", "describe_masks", "overlaid"]
 
 Array = NDArray[np.float64]
 
-SHARPNESS = 12.0
+SHARPNESS = 10.0
 """Factor from a cosine to a logit."""
+OVERLAID = 0.7
+"""Logits that a mask loses when one of higher predicted IoU covers the whole of it, or lies in it as a whole."""
 PLACE_EDGE = 0.02
 """Image widths by which one thing must be further left than another to be "the left" one with a share of 0.73."""
 SIZE_EDGE = 0.06
 """The same for the logarithm of extents."""
 LEAST = 0.01
 """Least share to which anything can hold, so that one wrong word does not rule out the answer."""
-FIT_EDGE = 2.0
+FIT_EDGE = 2.5
 """Logits below the best fit at which a mask still counts half as one of those that are compared or counted."""
 _PAIRED = 5  # likeliest references of "between" whose pairs are tried
 
@@ -48,22 +52,18 @@ class Part:
     references: list[tuple[str, NDArray[np.int64]]] = field(default_factory=list)
 
 
-def describe_masks(
-    description: Description, geometry: Geometry, cosines: Mapping[str, Array], own: Array | None = None
-) -> Part:
+def describe_masks(description: Description, geometry: Geometry, cosines: Mapping[str, Array]) -> Part:
     """Scores every mask against a description and all that hangs on it.
 
     Args:
         description: The parsed phrase.
         geometry: The N masks' measures, N >= 1.
         cosines: By phrase, (N,): those of the description, of its references and of what they exclude.
-        own: (N,) used in place of the phrase's own cosines.
 
     Returns:
         Its logits, with the terms that add up to them.
     """
-    looks = cosines[description.phrase] if own is None else own
-    terms = {"looks": SHARPNESS * looks}
+    terms = {"looks": SHARPNESS * cosines[description.phrase], **overlaid(geometry)}
     for phrase in description.excluded:
         excluded = _fitting(SHARPNESS * cosines[phrase])
         terms[f"not {phrase}"] = _log(1 - excluded)
@@ -71,9 +71,8 @@ def describe_masks(
     part = Part(terms["looks"], terms)
     for relation in description.relations:
         held, chosen = _relate(relation, geometry, cosines, fitting)
-        name = f"{relation.kind} {', '.join(reference.phrase for reference in relation.references)}"
-        terms[name] = _log(held)
-        part.references.append((name, chosen))
+        terms[relation.words] = _log(1 - held if relation.negated else held)
+        part.references.append((relation.words, chosen))
     # Superlatives compare what the looks and the relations leave: "the leftmost mug behind the box".
     fitting = _fitting(np.sum(list(terms.values()), axis=0))
     terms.update(_compare(description, geometry, fitting))
@@ -81,24 +80,32 @@ def describe_masks(
     return part
 
 
+def overlaid(geometry: Geometry) -> dict[str, Array]:
+    """Returns the term of masks that share pixels with a better one, (N,) logits; none where no mask does."""
+    better = geometry.quality[None, :] > geometry.quality[:, None]
+    shared = (geometry.shared * better).max(axis=1)
+    return {"overlaid by a better mask": -OVERLAID * shared} if shared.any() else {}
+
+
 def _compare(description: Description, geometry: Geometry, fitting: Array) -> dict[str, Array]:
     terms = {}
+    rivals = fitting[None, :] * (1 - geometry.shared)  # (N, N): the degree to which mask i is compared with mask j
     sides = tuple(place for place in description.places if place not in ("middle", "corner"))
     if sides:
-        terms[" ".join(sides)] = _most(geometry.along(sides), fitting, PLACE_EDGE)
+        terms[" ".join(sides)] = _most(geometry.along(sides), rivals, PLACE_EDGE)
     if "corner" in description.places and not sides:
         x, y = geometry.centre.T
-        terms["corner"] = _most(np.abs(x - 0.5) + np.abs(y - _middle(y)), fitting, PLACE_EDGE)
+        terms["corner"] = _most(np.abs(x - 0.5) + np.abs(y - _middle(y)), rivals, PLACE_EDGE)
     if "middle" in description.places:
-        terms["middle"] = _in_middle(geometry, fitting)
+        terms["middle"] = _in_middle(geometry, fitting, rivals)
     for size in description.sizes:
         if size.compared:
-            terms[f"{size.kind}, compared"] = _most(geometry.size(size), fitting, SIZE_EDGE)
+            terms[f"{size.kind}, compared"] = _most(geometry.size(size), rivals, SIZE_EDGE)
     if description.ordinal:
         value = geometry.in_row(description.ordinal)
         number = description.ordinal.number
-        rank = 1 + _beaten(value, fitting, PLACE_EDGE).sum(axis=1)
-        wanted = number if number > 0 else fitting.sum()
+        rank = 1 + _beaten(value, rivals, PLACE_EDGE).sum(axis=1)
+        wanted = number if number > 0 else 1 + rivals.sum(axis=1)
         terms[f"{number} from {description.ordinal.side}"] = np.maximum(-2 * (rank - wanted) ** 2, np.log(LEAST))
     return terms
 
@@ -107,27 +114,26 @@ def _middle(y: Array) -> float:
     return float((y.min() + y.max()) / 2)
 
 
-def _in_middle(geometry: Geometry, fitting: Array) -> Array:
+def _in_middle(geometry: Geometry, fitting: Array, rivals: Array) -> Array:
     """Among things in a row the median; the distance from the middle of those that fit breaks ties."""
     x = geometry.centre[:, 0]
-    behind = _beaten(x, fitting, PLACE_EDGE).sum(axis=1)
-    ahead = _beaten(-x, fitting, PLACE_EDGE).sum(axis=1)
+    behind = _beaten(x, rivals, PLACE_EDGE).sum(axis=1)
+    ahead = _beaten(-x, rivals, PLACE_EDGE).sum(axis=1)
     middle = fitting @ geometry.centre / fitting.sum()
     distance = np.hypot(*(geometry.centre - middle).T)
     term: Array = np.maximum(-1.0 * (behind - ahead) ** 2 - 4 * distance, np.log(LEAST))
     return term
 
 
-def _beaten(value: Array, fitting: Array, edge: float) -> Array:
-    """(N, N): the share to which mask j fits and has a higher value than i; 0 on the diagonal."""
-    shares: Array = fitting[None, :] / (1 + np.exp(np.clip((value[:, None] - value[None, :]) / edge, -60, 60)))
-    np.fill_diagonal(shares, 0)
+def _beaten(value: Array, rivals: Array, edge: float) -> Array:
+    """(N, N): the share to which mask j is a rival of mask i and has a higher value."""
+    shares: Array = rivals / (1 + np.exp(np.clip((value[:, None] - value[None, :]) / edge, -60, 60)))
     return shares
 
 
-def _most(value: Array, fitting: Array, edge: float) -> Array:
-    """(N,) logarithm of the share to which nothing that fits has a higher value."""
-    terms: Array = np.maximum(np.log(np.maximum(1 - _beaten(value, fitting, edge), 1e-12)).sum(axis=1), np.log(LEAST))
+def _most(value: Array, rivals: Array, edge: float) -> Array:
+    """(N,) logarithm of the share to which no rival has a higher value."""
+    terms: Array = np.maximum(np.log(np.maximum(1 - _beaten(value, rivals, edge), 1e-12)).sum(axis=1), np.log(LEAST))
     return terms
 
 

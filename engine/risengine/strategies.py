@@ -17,7 +17,7 @@ from risengine.expression import Description
 from risengine.geometry import Geometry
 from risengine.manifest import Method
 from risengine.score import similarity
-from risengine.spatial import SHARPNESS, describe_masks
+from risengine.spatial import SHARPNESS, describe_masks, overlaid
 from risengine.text import Expression
 
 __all__ = ["STRATEGIES", "Evidence", "Scores", "Strategy", "texts_of"]
@@ -94,10 +94,12 @@ def _global_local(evidence: Evidence) -> Scores:
 
 
 def _spatial(evidence: Evidence) -> Scores:
-    """:mod:`risengine.spatial`; the paper's score where the expression says nothing that needs geometry."""
+    """:mod:`risengine.spatial`; the paper's looks where the expression says nothing that needs geometry."""
     description = evidence.expression.description
     if not description.needs_geometry:
-        return _global_local(evidence)
+        terms = {"sentence and phrase": _mixed(evidence).astype(np.float64)}
+        terms.update({name: term / SHARPNESS for name, term in overlaid(evidence.geometry).items()})
+        return Scores(np.sum(list(terms.values()), axis=0).astype(np.float32), terms)
     wanted = {text for part in description.walk() for text in (part.phrase, *part.excluded)}
     cosines = {text: evidence.compare(text).astype(np.float64) for text in wanted}
     part = describe_masks(description, evidence.geometry, cosines)
@@ -131,12 +133,12 @@ def _hybridgl(evidence: Evidence) -> Scores:
         scores = scores * _unit_range(evidence.geometry.along(sides))
     terms = {"contrast and position": (1 - RELATION_SHARE) * scores}
     references = {}
-    single = [relation for relation in description.relations if relation.kind != "between"]
+    single = [relation for relation in description.relations if relation.kind != "between" and not relation.negated]
     for relation in single:
         likely = np.argsort(-evidence.compare(relation.references[0].phrase), kind="stable")[:REFERENCES]
         held = evidence.geometry.related(relation.kind)
         np.fill_diagonal(held, 0)
-        name = f"{relation.kind} {relation.references[0].phrase}"
+        name = relation.words
         best = np.zeros(len(scores))
         leading = np.argsort(-scores, kind="stable")[:CANDIDATES]
         best[leading] = held[leading][:, likely].max(axis=1)

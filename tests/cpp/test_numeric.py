@@ -142,7 +142,7 @@ def test_grids_of_ones_own(rng: np.random.Generator) -> None:
 def test_oldest_masks_are_drawn_early(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """More candidates than there is room for, which at the fake's size are many."""
     sam: Any = FakeSam(1)
-    crowd = SimpleNamespace(run=lambda feeds: _wide(sam.sessions["mask_decoder"].run(feeds)))
+    crowd = SimpleNamespace(run=lambda feeds: _wide(sam.sessions["mask_decoder"].run(feeds)), on_gpu=False)
     sessions = {**sam.sessions, "image_encoder": SimpleNamespace(run=_wide_embedding), "mask_decoder": crowd}
     sessions["image_projector"] = SimpleNamespace(
         run=lambda feeds: {"image_cells": feeds["image_embedding"].reshape(1, 8, -1).transpose(0, 2, 1)}

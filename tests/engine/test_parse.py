@@ -147,6 +147,26 @@ READINGS = [
     ("could you find the ball behind the second box from the right", "the ball | behind(the box | #2right)"),
     ("the tall black thing", "the tall black thing | ~tall"),
     ("the bowl that has a ball inside it", "the bowl | with(a ball)"),
+    ("the woman in the white shirt standing next to the man", "the woman | inside(the white shirt) | next(the man)"),
+    ("the man with the hat who is left of the tree", "the man | with(the hat) | left(the tree)"),
+    ("the mug left of the bowl that is behind the plate", "the mug | left(the bowl | behind(the plate))"),
+    ("the mug that the box is in front of", "the mug | behind(the box)"),
+    ("the cup that the ball is next to", "the cup | next(the ball)"),
+    ("the ball the cube is behind", "the ball | front(the cube)"),
+    ("the bowl the mug is standing in", "the bowl | with(the mug)"),
+    ("the plate on which the cup stands", "the plate | below(the cup | ?stands)"),
+    ("the mug blocking the box", "the mug | front(the box)"),
+    ("the cone that has been put between the mug and the box", "the cone | between(the mug, the box)"),
+    ("behind the box there is a mug", "a mug | behind(the box)"),
+    ("to the left of the bowl is a mug", "a mug | left(the bowl)"),
+    ("the mug that has the box to its left", "the mug | right(the box)"),
+    ("the cube with a ball on its right", "the cube | left(a ball)"),
+    ("the bowl between the plates and behind the box", "the bowl | between(the plate) | behind(the box)"),
+    ("the mug left of the bowl and the plate", "the mug | left(the bowl) | left(the plate)"),
+    ("the mug that is next to the box and is red", "the red mug | next(the box)"),
+    ("the cube that is the closest to the ball", "the cube | next(the ball)"),
+    ("cup that's not behind the box", "cup | not behind(the box)"),
+    ("the cup not next to the bowl", "the cup | not next(the bowl)"),
 ]
 
 
@@ -155,7 +175,9 @@ def short(said: Description) -> str:
     parts += [("%" if size.compared else "~") + size.kind for size in said.sizes]
     parts += [f"#{said.ordinal.number}{said.ordinal.side}"] if said.ordinal else []
     parts += [f"!{phrase}" for phrase in said.excluded]
-    parts += [f"{item.kind}({', '.join(map(short, item.references))})" for item in said.relations]
+    parts += [
+        f"{'not ' * item.negated}{item.kind}({', '.join(map(short, item.references))})" for item in said.relations
+    ]
     return " | ".join([*parts, *(f"?{word}" for word in said.unread)])
 
 

@@ -1,0 +1,123 @@
+"""How places, rows and sizes are read; every rule takes what it understands and says whether it did."""
+
+from __future__ import annotations
+
+from risengine.expression import Place, RelationKind, Size
+from risengine.lexicon import EVERYTHING, ORDINALS, PLACES, SCENE, SIDES, SIZES, VIEWER
+from risengine.reader import Reader
+
+__all__ = ["PLACE_OF", "read_everything", "read_ordinal", "read_place", "read_size"]
+
+PLACE_OF: dict[RelationKind, Place] = {
+    "left": "left", "right": "right", "front": "front", "behind": "back", "above": "top", "below": "bottom",
+}  # fmt: skip
+"""The place of what stands so to everything else."""
+
+
+def read_ordinal(reader: Reader) -> bool:
+    """Reads "second", before its noun, and "from the left", before or after it."""
+    number = -1 if reader.ahead() == "last" else ORDINALS.get(reader.ahead())
+    if number is None or reader.draft.noun:
+        return _read_ordinal_side(reader)
+    reader.at += 1
+    reader.draft.ordinal = number
+    return True
+
+
+def _read_ordinal_side(reader: Reader) -> bool:
+    if reader.draft.ordinal == 0 or reader.ahead() not in ("from", "to", "in", "on", "at", "counting"):
+        return False
+    step = 1
+    while reader.ahead(step) in ("the", "from", "far"):
+        step += 1
+    if (side := PLACES.get(reader.ahead(step))) is None or reader.ahead(step + 1) == "of":
+        return False
+    reader.draft.ordinal_side = side
+    reader.at += step + 1
+    return True
+
+
+def read_everything(reader: Reader) -> bool:
+    """Reads "closest to me" and "in front of everything", which are places."""
+    found = reader.cue()
+    if found is None:
+        return False
+    kind, length = found
+    step = length
+    while reader.ahead(step) in ("the", "to", "from", "of", "all"):
+        step += 1
+    place = PLACE_OF.get(kind)
+    if reader.ahead(step) in VIEWER and kind in ("next", "far", "front"):
+        place = "back" if kind == "far" else "front"
+    elif reader.ahead(step) not in EVERYTHING and not (reader.ahead(step - 1) == "all" and step > length):
+        return False
+    if place is None:
+        return False
+    reader.draft.places.append(place)
+    reader.at += step + (reader.ahead(step) != "")
+    return True
+
+
+def read_place(reader: Reader) -> bool:
+    """Reads "on the left", "bottom right", "at the back of the table"."""
+    step = 0
+    while reader.ahead(step) in ("on", "in", "at", "to", "toward", "towards", "from"):
+        step += 1
+    while reader.ahead(step) in ("the", "far", "very", "extreme", "my", "our"):
+        step += 1
+    places: list[Place] = []
+    while (place := PLACES.get(reader.ahead(step))) is not None and not _intensifies(reader, step):
+        if _begins_relation(reader, step):
+            break
+        places.append(place)
+        step += 1
+        while reader.ahead(step) in ("-", "and", "most", "to") or _joins_place(reader, step):
+            step += 1
+    if not places:
+        return False
+    if len(places) > 1 and reader.ahead() in ("farthest", "furthest", "closest", "nearest", "far"):
+        places = places[1:] if places[0] in ("back", "front") else places
+    while (reader.draft.noun and reader.ahead(step) in SIDES) or reader.ahead(step) in ("hand", "side", "edge"):
+        step += 1
+    if reader.ahead(step) in ("of", "in", "on") and _is_scene(reader, step + 1):
+        step += 2 + (reader.ahead(step + 1) in ("the", "this"))
+    reader.draft.places.extend(places)
+    reader.at += step
+    return True
+
+
+def _joins_place(reader: Reader, step: int) -> bool:
+    return reader.ahead(step) == "the" and reader.ahead(step - 1) == "to" and reader.ahead(step + 1) in PLACES
+
+
+def _is_scene(reader: Reader, step: int) -> bool:
+    return reader.ahead(step + (reader.ahead(step) in ("the", "this"))) in SCENE
+
+
+def _begins_relation(reader: Reader, step: int) -> bool:
+    """Whether "closest" is to a thing, as in "that is the closest to the ball"."""
+    found = reader.cue(step)
+    if found is None or found[0] != "next" or found[1] < 2 or reader.ahead(step + 2) in PLACES:
+        return False
+    step += 2 + (reader.ahead(step + 2) in ("the", "a"))
+    return reader.ahead(step) not in ("", *VIEWER, *EVERYTHING, *SCENE, *PLACES)
+
+
+def _intensifies(reader: Reader, step: int) -> bool:
+    """Whether "right" only strengthens a relation: "right behind the box"."""
+    if reader.ahead(step) != "right" or reader.ahead(step + 1) in ("in", "on", "with", "of"):
+        return False
+    return reader.cue(step + 1) is not None
+
+
+def read_size(reader: Reader) -> bool:
+    """Reads "small" and "smallest"."""
+    size = SIZES.get(reader.ahead())
+    if size is None:
+        return False
+    kind, compared = size
+    reader.draft.sizes.append(Size(kind, compared))
+    if not compared:
+        reader.draft.words.append(reader.ahead())
+    reader.at += 1
+    return True

@@ -1,0 +1,166 @@
+"""How relations, what joins them, and negations are read; every rule says whether it understood what comes next."""
+
+from __future__ import annotations
+
+from risengine.clauses import begins_with_subject, is_auxiliary, relation_owner
+from risengine.draft import Draft, singular
+from risengine.expression import RelationKind
+from risengine.lexicon import COLOURS, IDLE, INVERSE, NEGATIONS, PLACES, PRONOUNS, SCENE, SIDES
+from risengine.place_rules import PLACE_OF
+from risengine.reader import Reader
+
+__all__ = ["read_contact_clause", "read_joint", "read_negation", "read_relation"]
+
+_BEFORE_REFERENCE = ("the", "a", "an", "its", "my", "far", "very")
+_OWN_SIDES: dict[str, RelationKind] = {"left": "left", "right": "right", "front": "front", "back": "behind"}
+
+
+def read_negation(reader: Reader) -> bool:
+    """Reads "not the red one", "neither pink nor purple", and "not behind the box"."""
+    if reader.ahead() not in NEGATIONS and (reader.ahead(), reader.ahead(1)) != ("other", "than"):
+        return False
+    reader.at += 2 if reader.ahead() == "other" else 1
+    if reader.cue() is not None and read_relation(reader, negated=True):
+        return True
+    target, words = reader.draft, list[str]()
+    while reader.at < len(reader.words) and reader.cue() is None:
+        word = reader.ahead()
+        if word in ("but", ","):
+            break
+        if word in ("or", "nor", "and") or word in NEGATIONS:
+            target.excluded.append(words)
+            words = []
+        elif word not in IDLE and word not in ("neither", "either", "in", "color", "colour"):
+            words.append(singular(word, reader.tokens[reader.at]))
+        reader.at += 1
+    if reader.ahead() == "but":
+        reader.at += 1
+    target.excluded.append(words)
+    return True
+
+
+def read_relation(reader: Reader, negated: bool = False) -> bool:
+    """Reads a relation up to its reference, which is what is described from there on."""
+    if _read_own_side(reader):
+        return True
+    found = reader.cue()
+    if found is None or is_auxiliary(reader.tokens[reader.at]):
+        return False
+    kind, length = found
+    step = length
+    while reader.ahead(step) in _BEFORE_REFERENCE:
+        step += 1
+    after = reader.ahead(step)
+    if after == "" or (kind == "next" and reader.ahead() in PLACES and not reader.draft.noun):
+        return False
+    if kind in ("on", "inside", "next", "with") and _only_place(reader, step):
+        return False
+    if kind == "inside" and after in COLOURS and not reader.is_noun(step + 1):
+        reader.draft.words.append(after)  # "guy in red": what it wears is an attribute
+        reader.at += step + 1
+        return True
+    if after in SCENE and kind in ("on", "inside", "next", "left", "right"):
+        if kind in ("left", "right"):  # "on the left side of the table"
+            reader.draft.places.append(PLACE_OF[kind])
+        reader.at += step + 1
+        return True
+    if after in PRONOUNS:
+        reader.at += step + 1
+        _reverse(reader, kind)
+        return True
+    if after in ("which", "whom") and kind in INVERSE:  # "the plate on which the cup stands"
+        kind, length = INVERSE[kind], step + 1
+    _begin(reader, relation_owner(reader), kind, negated)
+    reader.at += length
+    return True
+
+
+def _begin(reader: Reader, owner: Draft, kind: RelationKind, negated: bool) -> None:
+    reader.draft = Draft(parent=owner)
+    owner.relations.append((kind, [reader.draft], negated))
+
+
+def _only_place(reader: Reader, step: int) -> bool:
+    """Whether what follows is a place and no object: "on the left", "in the back left corner"."""
+    while reader.ahead(step) in PLACES and reader.ahead(step) not in ("nearest", "closest"):
+        step += 1
+        if not reader.is_noun(step) or reader.ahead(step) in SIDES or reader.ahead(step) in SCENE:
+            return True
+    return False
+
+
+def _read_own_side(reader: Reader) -> bool:
+    """Reads "with a ball on its right": where the reference is, seen from what it tells."""
+    if reader.ahead() not in ("to", "on", "at") or reader.ahead(1) not in ("its", "his", "her", "their"):
+        return False
+    kind = _OWN_SIDES.get(reader.ahead(2))
+    if kind is None or reader.draft.parent is None:
+        return False
+    reader.at += 3 + (reader.ahead(3) in ("side", "hand"))
+    _reverse(reader, kind)
+    return True
+
+
+def _reverse(reader: Reader, kind: RelationKind) -> None:
+    """Takes in "a bowl behind it": the last relation's object stands behind its owner, who is before it."""
+    owner = reader.draft.parent
+    if owner is None or not owner.relations or kind not in INVERSE:
+        reader.draft.unread.append(kind)
+        return
+    _, references, negated = owner.relations[-1]
+    owner.relations[-1] = (INVERSE[kind], references, negated)
+    reader.draft = owner
+
+
+def read_contact_clause(reader: Reader) -> bool:
+    """Reads "(that) the box is behind", a clause that ends in its relation: the reference is its subject."""
+    if reader.draft.noun_at is None or reader.ahead() in ("and", ","):
+        return False
+    stranded = _last_cue(reader)
+    if stranded is None or stranded[0] not in INVERSE or not begins_with_subject(reader):
+        return False
+    kind, length = stranded
+    _begin(reader, reader.draft, INVERSE[kind], negated=False)
+    reader.at += reader.ahead() in ("that", "which", "who")
+    del reader.words[-length:], reader.tokens[-length:]
+    return True
+
+
+def _last_cue(reader: Reader) -> tuple[RelationKind, int] | None:
+    """The relation that the last words name, and nothing follows."""
+    left = len(reader.words) - reader.at
+    found = ((offset, reader.cue(offset)) for offset in range(1, left))
+    return next((cue for offset, cue in found if cue is not None and offset + cue[1] == left), None)
+
+
+def read_joint(reader: Reader) -> bool:
+    """Reads "and" and commas, which end a reference or begin another, and "is a mug" after "behind the box"."""
+    if _is_late_target(reader):
+        reader.draft = reader.root
+        reader.at += 1
+        return True
+    if reader.ahead() not in ("and", ",", ";", "but", "or", "&"):
+        return False
+    comma = reader.ahead() in (",", ";")
+    reader.at += 1
+    parent = reader.draft.parent
+    if parent is None:
+        return True
+    kind, references, negated = parent.relations[-1]
+    goes_on = reader.cue() is not None
+    if kind == "between" and len(references) == 1 and not comma and not goes_on:
+        reader.draft = Draft(parent=parent)
+        references.append(reader.draft)
+    elif comma:
+        reader.draft = reader.root
+    elif goes_on or reader.ahead() in ("is", "are", "was"):  # "next to the box and is red"
+        reader.draft = parent
+    elif reader.ahead() in ("the", "a", "an") and kind != "between":  # "left of the bowl and the plate"
+        _begin(reader, parent, kind, negated)
+    return True
+
+
+def _is_late_target(reader: Reader) -> bool:
+    """Whether the target is still to come: "behind the box there is a mug"."""
+    waiting = not (reader.root.noun or reader.root.words) and reader.draft is not reader.root
+    return waiting and bool(reader.draft.noun) and reader.ahead() in ("is", "are", "there", "stands", "sits")
