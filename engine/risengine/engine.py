@@ -261,8 +261,8 @@ class Engine:
         if not len(encoded.proposals):
             return []
         with _timed(own, "score"):
-            evidence = Evidence(encoded.features, encoded.geometry, texts, expression, self.method)
-            question = Question(evidence, name, encoded, calibration_of(self.bundle_id))
+            evidence = Evidence(encoded, texts, expression, self.method)
+            question = Question(evidence, name, calibration_of(self.bundle_id))
             scores = question.score()
         with _timed(own, "mask_out"):
             answers = question.best(scores, top_k)

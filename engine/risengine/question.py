@@ -22,13 +22,11 @@ class Question:
     Attributes:
         evidence: The expression and what it is compared with.
         strategy: How to score.
-        encoded: The image that the evidence was taken from.
         calibration: The bundle's, for the confidence.
     """
 
     evidence: Evidence
     strategy: StrategyName
-    encoded: EncodedImage
     calibration: Calibration | None
 
     def score(self) -> Scores:
@@ -41,7 +39,7 @@ class Question:
 
 
 def _best_answers(question: Question, scores: Scores, top_k: int) -> list[Segmentation]:
-    evidence, strategy, encoded = question.evidence, question.strategy, question.encoded
+    evidence, strategy, encoded = question.evidence, question.strategy, question.evidence.encoded
     calibration = question.calibration
     order = np.argsort(-scores.values, kind="stable")
     signs = read_signs(evidence, scores) if strategy == "spatial" else None

@@ -19,6 +19,7 @@ from risengine.manifest import Method
 from risengine.score import similarity
 from risengine.spatial import SHARPNESS, describe_masks, overlaid
 from risengine.text import Expression
+from risengine.types import EncodedImage
 
 __all__ = ["STRATEGIES", "Evidence", "Scores", "Strategy", "texts_of"]
 
@@ -35,18 +36,26 @@ class Evidence:
     """What a strategy may look at.
 
     Attributes:
-        features: (N, E) float32 of N >= 1 masks, as the bundle compares them.
-        geometry: The masks' measures.
+        encoded: The image, with N >= 1 masks.
         texts: (E,) float32 text features by string; those of :func:`texts_of`.
         expression: The expression, parsed.
         method: The method in force.
     """
 
-    features: NDArray[np.float32]
-    geometry: Geometry
+    encoded: EncodedImage
     texts: Mapping[str, NDArray[np.float32]]
     expression: Expression
     method: Method
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """(N, E), as the bundle compares them."""
+        return self.encoded.features
+
+    @property
+    def geometry(self) -> Geometry:
+        """The masks' measures, taken when a strategy first asks for them."""
+        return self.encoded.geometry
 
     def compare(self, text: str) -> NDArray[np.float32]:
         """Returns the (N,) similarity of every mask to one string."""

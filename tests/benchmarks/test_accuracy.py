@@ -66,13 +66,14 @@ class FakeEngine:
             "image_encoder": SimpleNamespace(run=lambda feeds: {"image_embedding": np.zeros((1, 8, 2, 2), np.float32)}),
             "image_projector": SimpleNamespace(run=lambda feeds: {}),
             "point_decoder": SimpleNamespace(
+                on_gpu=False,
                 run=lambda feeds: {
                     "iou_predictions": np.ones((len(feeds["points"]), 3), np.float32),
                     "mask_tokens": np.zeros((len(feeds["points"]), 3, 1), np.float32),
                     "image_features": np.zeros((len(feeds["points"]), 4, 8), np.float32),
-                }
+                },
             ),
-            "mask_decoder": SimpleNamespace(run=lambda feeds: {"logits": perfect.reshape(9, 8, 8)}),
+            "mask_decoder": SimpleNamespace(run=lambda feeds: {"logits": perfect.reshape(9, 8, 8)}, on_gpu=False),
         }
         self.encoded_images = 0
 

@@ -22,7 +22,7 @@ WEIGHTS = Path(__file__).parents[2] / "models" / "tabletop" / "weights"
 
 @pytest.fixture(scope="module")
 def engine() -> risengine.Engine:
-    return risengine.load("tabletop")
+    return risengine.load("tabletop", risengine.RuntimeConfig(strategy="global_local"))  # the reference's
 
 
 @pytest.fixture(scope="module")
