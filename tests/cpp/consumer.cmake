@@ -14,7 +14,7 @@ if(PKG_CONFIG)
   file(GLOB_RECURSE description "${WORK}/prefix/*/risengine.pc")
   get_filename_component(folder "${description}" DIRECTORY)
   set(ENV{PKG_CONFIG_PATH} "${folder}")
-  execute_process(COMMAND ${PKG_CONFIG} --define-prefix --cflags --libs risengine
+  execute_process(COMMAND ${PKG_CONFIG} --cflags --libs risengine
     OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   separate_arguments(flags)
   separate_arguments(own_flags UNIX_COMMAND "${FLAGS}")

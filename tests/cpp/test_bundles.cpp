@@ -136,9 +136,9 @@ TEST_CASE("manifests that cannot be used") {
 TEST_CASE("targets that this library does not run") {
     const Copy copy;
     copy.change_manifest([](json& manifest) { manifest["target"] = "tensorrt-rtx"; });
-    check_refused(copy.open(), RIS_ERROR_BACKEND, "native engines");
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "native engines");
     copy.change_manifest([](json& manifest) { manifest["target"] = "openvino"; });
-    check_refused(copy.open(), RIS_ERROR_BACKEND, "OpenVINO");
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "OpenVINO");
     CHECK(copy.open(RIS_DEVICE_CPU) == RIS_OK);
 }
 

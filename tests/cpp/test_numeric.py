@@ -241,6 +241,29 @@ def test_masks_are_described_a_few_at_a_time(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("search", ["exact", "turbo"])
+@pytest.mark.parametrize(
+    ("role", "name", "shape"),
+    [
+        ("image_encoder", "image_embedding", (1, 8, 0, 4)),
+        ("image_projector", "image_cells", (1, 15, 8)),
+        ("point_decoder", "iou_predictions", (8, 4)),
+        ("point_decoder", "mask_tokens", (8, 2, 5)),
+        ("point_decoder", "image_features", (7, 16, 8)),
+        ("mask_decoder", "logits", (1, 15, 16)),
+    ],
+)
+def test_outputs_of_another_shape_are_refused(search: Any, role: str, name: str, shape: tuple[int, ...]) -> None:
+    if (role, search) == ("image_projector", "exact"):
+        pytest.skip("only turbo reads the cells")
+    sessions: Any = dict(FakeSam(1).sessions)
+    run = sessions[role].run
+    sessions[role] = SimpleNamespace(run=lambda feeds: {**run(feeds), name: np.ones(shape, np.float32)})
+    options = ProposalSettings(points_per_side=8, pred_iou_thresh=0, search=search)
+    with pytest.raises(ValueError, match=f"output {name} has the shape .*expected float32 .*Rebuild the bundle"):
+        Probe(sessions).propose(np.zeros((50, 70, 3), np.uint8), options, SIDE_PX)
+
+
+@pytest.mark.parametrize("search", ["exact", "turbo"])
 def test_proposals_of_shipped_pictures(search: Any) -> None:
     with risengine.load("tabletop", risengine.RuntimeConfig(threads=1)) as engine:
         side_px = engine.manifest.sam_image_size_px

@@ -2,8 +2,9 @@
 # and defines OnnxRuntime::OnnxRuntime.
 find_path(OnnxRuntime_INCLUDE_DIR onnxruntime_cxx_api.h
   HINTS "${ONNXRUNTIME_ROOT}/include"
-  PATH_SUFFIXES onnxruntime onnxruntime/core/session)
-find_library(OnnxRuntime_LIBRARY onnxruntime HINTS "${ONNXRUNTIME_ROOT}/lib")
+  PATH_SUFFIXES onnxruntime onnxruntime/core/session
+  NO_CACHE)
+find_library(OnnxRuntime_LIBRARY onnxruntime HINTS "${ONNXRUNTIME_ROOT}/lib" NO_CACHE)
 
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(OnnxRuntime

@@ -53,7 +53,6 @@ ris_status status_of(Kind kind) noexcept {
         case Kind::bundle: return RIS_ERROR_BUNDLE;
         case Kind::backend: return RIS_ERROR_BACKEND;
         case Kind::buffer_too_small: return RIS_ERROR_BUFFER_TOO_SMALL;
-        case Kind::out_of_memory: return RIS_ERROR_OUT_OF_MEMORY;
         case Kind::internal: return RIS_ERROR_INTERNAL;
     }
     return RIS_ERROR_INTERNAL;

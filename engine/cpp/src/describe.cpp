@@ -46,7 +46,7 @@ std::vector<float> describe(const Sessions& sessions, const Image& image, const 
             {"global_weight", Tensor::lent(Dtype::float32, {}, &describing.global_weight)},
         };
         const auto outputs = session_of(sessions, Role::proposal_encoder).run(feeds);
-        const auto& part = output(outputs, "features", 2);
+        const auto& part = output(outputs, "features", {static_cast<std::int64_t>(count), any_size});
         features.insert(features.end(), part.as<float>(), part.as<float>() + part.count());
     }
     return features;

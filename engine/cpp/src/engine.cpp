@@ -70,6 +70,12 @@ std::vector<Answer> Engine::rank(const EncodedImage& image, const char* text, co
     check_encoded(image);
     const auto [sentence, phrase] = text_.encode(expression);
     if (image.proposals->count() == 0) return {};
+    if (image.features.size() != image.proposals->count() * sentence.size()) {
+        throw Error(Kind::bundle, "masks have features of " +
+                                      std::to_string(image.features.size() / image.proposals->count()) +
+                                      " numbers, texts of " + std::to_string(sentence.size()) +
+                                      "; expected as many. Rebuild the bundle.");
+    }
     const TextFeatures features{sentence.data(), phrase.data(), sentence.size(), method_.sentence_weight};
     const auto scores = similarities(image.features, features, method_.similarity);
     std::vector<Answer> answers;

@@ -7,7 +7,7 @@
 namespace ris {
 
 // The kinds of the Python runtime: BundleError, BackendError, InputError; and a caller's buffer that is too small.
-enum class Kind { input, bundle, backend, buffer_too_small, out_of_memory, internal };
+enum class Kind { input, bundle, backend, buffer_too_small, internal };
 
 class Error : public std::runtime_error {
 public:

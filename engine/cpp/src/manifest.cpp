@@ -60,7 +60,7 @@ double read_share(const JsonValue& value) {
 
 std::int64_t read_side(const JsonValue& value) {
     const auto side = value.integer();
-    if (side < 1) value.refuse("expected at least 1");
+    if (side < 1 || side > 65536) value.refuse("expected 1 to 65536");
     return side;
 }
 

@@ -97,10 +97,4 @@ Box box_from_runs(const Runs& runs, Size size) {
                static_cast<float>(last)};
 }
 
-std::int64_t area_from_runs(const Runs& runs) {
-    std::int64_t area = 0;
-    for (std::size_t index = 1; index < runs.size(); index += 2) area += runs[index];
-    return area;
-}
-
 }  // namespace ris

@@ -30,8 +30,6 @@ Runs pack_mask(const std::uint8_t* mask, Size size, std::int64_t stride);
 // The tight box.
 Box box_from_runs(const Runs& runs, Size size);
 
-std::int64_t area_from_runs(const Runs& runs);
-
 // Collects the runs of a mask's pieces, which come in order.
 class RunWriter {
 public:

@@ -76,12 +76,12 @@ std::vector<icu::UnicodeString> contractions() {
 
 void append_spaced(icu::UnicodeString word, Words& tokens) {
     Words after;
-    while (word.length() > 1 && is_punctuation(word.char32At(0))) {
+    while (word.countChar32() > 1 && is_punctuation(word.char32At(0))) {
         const auto size = word.moveIndex32(0, 1);
         tokens.emplace_back(word, 0, size);
         word.remove(0, size);
     }
-    while (word.length() > 1 && is_punctuation(word.char32At(word.length() - 1))) {
+    while (word.countChar32() > 1 && is_punctuation(word.char32At(word.length() - 1))) {
         const auto start = word.moveIndex32(word.length(), -1);
         after.emplace_back(word, start);
         word.truncate(start);
@@ -114,8 +114,8 @@ icu::UnicodeString noun_phrase(const icu::UnicodeString& sentence) {
     for (auto at = first; at < words.size(); ++at) {
         if (at > first && ends_here(words, at)) break;
         auto word = words[at];
-        const bool last = word.length() > 1 && is_punctuation(word.char32At(word.length() - 1));
-        while (word.length() > 1 && is_punctuation(word.char32At(word.length() - 1))) {
+        const bool last = word.countChar32() > 1 && is_punctuation(word.char32At(word.length() - 1));
+        while (word.countChar32() > 1 && is_punctuation(word.char32At(word.length() - 1))) {
             word.truncate(word.moveIndex32(word.length(), -1));
         }
         phrase.push_back(word);

@@ -129,7 +129,7 @@ private:
     static Ort::SessionOptions session_options(const RuntimeOptions& options) {
         Ort::SessionOptions settings;
         settings.SetIntraOpNumThreads(options.threads);
-        settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
+        settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
         settings.AddConfigEntry(kOrtSessionOptionsDisableSpecifiedOptimizers, slow_fusions);
         if (options.device == Device::tensorrt) settings.AppendExecutionProvider_TensorRT(OrtTensorRTProviderOptions{});
         if (options.device == Device::cuda) settings.AppendExecutionProvider_CUDA(OrtCUDAProviderOptions{});
@@ -171,12 +171,12 @@ private:
 Device choose_device(const Bundle& bundle, Device wanted) {
     const auto& target = bundle.manifest.target;
     if (target != "cpu" && target != "cuda" && target != "openvino") {
-        throw Error(Kind::backend, "bundle " + bundle.path.string() + " is built for target " + target +
+        throw Error(Kind::bundle, "bundle " + bundle.path.string() + " is built for target " + target +
                                        ", whose native engines the C++ library does not run. Rebuild it with --target "
                                        "cpu or cuda, or use the Python runtime.");
     }
     if (wanted == Device::bundle && target == "openvino") {
-        throw Error(Kind::backend, "bundle " + bundle.path.string() + " is built for OpenVINO, which the C++ library "
+        throw Error(Kind::bundle, "bundle " + bundle.path.string() + " is built for OpenVINO, which the C++ library "
                                    "does not run. Ask for the CPU, which runs the same graphs, or use the Python "
                                    "runtime.");
     }
@@ -196,7 +196,8 @@ Sessions open_sessions(const Bundle& bundle, const RuntimeOptions& options) {
     load_interface();
     auto settings = options;
     settings.device = choose_device(bundle, options.device);
-    const auto environment = std::make_shared<Ort::Env>(ORT_LOGGING_LEVEL_ERROR, "risengine");
+    // What goes wrong is returned; a library prints nothing.
+    const auto environment = std::make_shared<Ort::Env>(ORT_LOGGING_LEVEL_FATAL, "risengine");
     Sessions sessions;
     for (std::size_t i = 0; i < role_count; ++i) {
         const auto role = static_cast<Role>(i);

@@ -45,7 +45,9 @@ void check_grids(const ProposalSettings& settings) {
 }  // namespace
 
 void check(const ProposalSettings& settings) {
-    expect(settings.points_per_side >= 1, "points_per_side", settings.points_per_side, "at least 1");
+    // Far beyond any use; the grid is held in memory.
+    expect(settings.points_per_side >= 1 && settings.points_per_side <= 1024, "points_per_side",
+           settings.points_per_side, "1 to 1024");
     expect(settings.points_per_batch >= 1, "points_per_batch", settings.points_per_batch, "at least 1");
     expect(settings.crop_n_points_downscale_factor >= 1, "crop_n_points_downscale_factor",
            settings.crop_n_points_downscale_factor, "at least 1");

@@ -9,9 +9,12 @@ namespace ris {
 
 namespace {
 
+constexpr std::int64_t masks_per_prompt = masks_each;
+
 Tensor embed(const Sessions& sessions, const Image& image) {
     const auto pixels = Tensor::lent(Dtype::uint8, {image.size.height, image.size.width, 3}, image.rgb);
-    return output(session_of(sessions, Role::image_encoder).run({{"image", pixels}}), "image_embedding", 4);
+    return output(session_of(sessions, Role::image_encoder).run({{"image", pixels}}), "image_embedding",
+                  {1, any_size, any_size, any_size});
 }
 
 }  // namespace
@@ -27,7 +30,9 @@ SamImage::SamImage(const Sessions& sessions, const Image& image, std::int64_t sa
       grid_{embedding.shape[2], embedding.shape[3]},
       upsampler_(size_, {4 * grid_.height, 4 * grid_.width}, sam_image_size_px) {}
 
-const Tensor& SamImage::image_cells() const { return output(projections_, "image_cells", 3); }
+const Tensor& SamImage::image_cells() const { 
+    return output(projections_, "image_cells", {1, grid_.height * grid_.width, any_size});
+}
 
 Decoded SamImage::decode(const Prompts& prompts, std::int64_t start, std::int64_t stop) const {
     const std::int64_t size[] = {size_.height, size_.width};
@@ -38,10 +43,10 @@ Decoded SamImage::decode(const Prompts& prompts, std::int64_t start, std::int64_
     feeds["points"] = Tensor::lent(Dtype::float32, {count, each, 2}, prompts.points[offset].data());
     feeds["labels"] = Tensor::lent(Dtype::int64, {count, each}, prompts.labels.data() + offset);
     const auto outputs = session_of(sessions_, Role::point_decoder).run(feeds);
-    const auto& scores = output(outputs, "iou_predictions", 2);
+    const auto& scores = output(outputs, "iou_predictions", {count, masks_per_prompt});
     return {{scores.as<float>(), scores.as<float>() + scores.count()},
-            output(outputs, "mask_tokens", 3),
-            output(outputs, "image_features", 3)};
+            output(outputs, "mask_tokens", {count, masks_per_prompt, any_size}),
+            output(outputs, "image_features", {count, any_size, any_size})};
 }
 
 Tensor SamImage::draw(const Decoded& decoded, const std::vector<Slot>& slots, std::size_t start,
@@ -67,14 +72,8 @@ Tensor SamImage::draw(const Decoded& decoded, const std::vector<Slot>& slots, st
         {"mask_tokens", Tensor::lent(Dtype::float32, {count, decoded.mask_tokens.shape[2]}, tokens.data())},
         {"prompt_index", Tensor::lent(Dtype::int64, {count}, prompt_index.data())},
     };
-    const auto logits = output(session_of(sessions_, Role::mask_decoder).run(feeds), "logits", 3);
-    if (logits.shape != std::vector<std::int64_t>{count, logits_size().height, logits_size().width}) {
-        throw Error(Kind::bundle, "mask_decoder gives " + std::to_string(logits.shape[0]) + " x " +
-                                      std::to_string(logits.shape[1]) + " x " + std::to_string(logits.shape[2]) +
-                                      " logits; expected " + std::to_string(count) + " masks of four times the " +
-                                      "embedding's sides. Rebuild the bundle.");
-    }
-    return logits;
+    return output(session_of(sessions_, Role::mask_decoder).run(feeds), "logits",
+                  {count, logits_size().height, logits_size().width});
 }
 
 }  // namespace ris

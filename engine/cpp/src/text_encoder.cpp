@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "errors.hpp"
+#include "tensors.hpp"
 #include "unicode.hpp"
 
 namespace ris {
@@ -63,14 +64,9 @@ std::vector<Feature> TextEncoder::run(const std::vector<icu::UnicodeString>& tex
     Tensors feeds;
     feeds["tokens"] = Tensor::lent(Dtype::int64, {static_cast<std::int64_t>(texts.size()), context_length_}, tokens.data());
     const auto outputs = session_.run(feeds);
-    const auto found = outputs.find("features");
-    const auto rows = static_cast<std::int64_t>(texts.size());
-    if (found == outputs.end() || found->second.dtype != Dtype::float32 || found->second.shape.size() != 2 ||
-        found->second.shape[0] != rows) {
-        throw Error(Kind::bundle, "text_encoder gives no float32 (T, E) features. Rebuild the bundle.");
-    }
-    const auto size = static_cast<std::size_t>(found->second.shape[1]);
-    const auto* values = found->second.as<float>();
+    const auto& found = output(outputs, "features", {static_cast<std::int64_t>(texts.size()), any_size});
+    const auto size = static_cast<std::size_t>(found.shape[1]);
+    const auto* values = found.as<float>();
     std::vector<Feature> features;
     for (std::size_t row = 0; row < texts.size(); ++row) {
         features.emplace_back(values + row * size, values + (row + 1) * size);

@@ -35,7 +35,7 @@ std::string code_point_name(UChar32 character) {
 }
 
 icu::UnicodeString from_utf8(std::string_view text, const char* name) {
-    if (text.size() > std::numeric_limits<std::int32_t>::max()) {
+    if (text.size() >= std::numeric_limits<std::int32_t>::max()) {
         throw Error(Kind::input, std::string(name) + " has " + std::to_string(text.size()) + " bytes. Shorten it.");
     }
     const auto size = static_cast<std::int32_t>(text.size());

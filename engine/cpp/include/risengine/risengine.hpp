@@ -192,9 +192,10 @@ public:
     // At most `top_k` answers, best first.
     std::vector<Segmentation> rank(const EncodedImage& image, const std::string& text, std::size_t top_k,
                                    const std::optional<std::string>& noun_phrase = std::nullopt) const {
-        std::vector<ris_answer> answers(std::min(top_k, image.size()));
+        if (top_k == 0) throw Error(RIS_ERROR_INPUT, "top_k = 0; expected at least 1.");
+        // Room for one where there is no mask, so that a bad text is refused there too.
+        std::vector<ris_answer> answers(std::max(std::min(top_k, image.size()), std::size_t{1}));
         std::vector<Segmentation> ranked;
-        if (answers.empty()) return ranked;
         std::size_t found = 0;
         check(ris_rank(engine_.get(), image.c(), text.c_str(), detail::c_str(noun_phrase), answers.data(),
                        answers.size(), &found));
