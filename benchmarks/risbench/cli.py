@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, get_args
 
 from risbench.ablations import ABLATIONS, opened_variants
 from risbench.latency_command import add_latency
-from risbench.options import add_outputs, add_threads, write_json, write_text
+from risbench.options import add_outputs, add_overrides, add_threads, overrides_of, write_json, write_text
 from risbench.refer import DATASETS, PolygonRule, load_refer, tabletop_root
 from risbench.report_command import add_report_commands
 from risengine import RuntimeConfig
-from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.config import StrategyName
 from risengine.errors import BackendError, InputError, RisError
-from risengine.manifest import ProposalSettings
 from risexport.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -83,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add_outputs(accuracy)
     accuracy.set_defaults(run=_run_accuracy)
     _add_strategy(accuracy)
+    add_overrides(accuracy)
     language = commands.add_parser(
         "language",
         help="strategies side by side, hand-written expressions, absent objects",
@@ -108,8 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_options(agreement)
     add_outputs(agreement)
     add_threads(agreement)
-    group = agreement.add_argument_group("of B, in place of the bundle's settings")
-    add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
+    add_overrides(agreement, "of B, in place of the bundle's settings")
     agreement.set_defaults(run=_run_agreement)
     features = commands.add_parser(
         "features",
@@ -199,7 +197,7 @@ def _run_accuracy(options: argparse.Namespace) -> None:
         check_image_path(options.contact_sheet)
     with (
         logging_redirect_tqdm(),  # warnings do not break the progress bar
-        load(options.bundle, runtime) as engine,
+        load(options.bundle, runtime, **overrides_of(options)) as engine,
         opened_variants(options.bundle, options.ablation) as variants,
     ):
         data = dataclasses.replace(config, splits=(), limit=None)  # more of the same goes into one file
@@ -235,8 +233,11 @@ def _run_agreement(options: argparse.Namespace) -> None:
 
     # The paper's score, as in the reference: what is compared is bundles, not the reading of expressions.
     config, runtime = _evaluation(options), RuntimeConfig(threads=options.threads, strategy="global_local")
-    overrides = {name: value for name in PROPOSAL_OPTIONS if (value := getattr(options, name)) is not None}
-    with logging_redirect_tqdm(), load(options.a, runtime) as a, load(options.b, runtime, **overrides) as b:
+    with (
+        logging_redirect_tqdm(),
+        load(options.a, runtime) as a,
+        load(options.b, runtime, **overrides_of(options)) as b,
+    ):
         report = measure_agreement(a, b, config, options.threads)
     write_json(options.json, report)
     write_text(options.markdown, markdown_agreement(report))

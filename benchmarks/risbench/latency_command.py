@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from risbench.options import add_outputs, add_threads, write_json, write_text
+from risbench.options import add_outputs, add_overrides, add_threads, overrides_of, write_json, write_text
 from risengine.cli.common import Subparsers
-from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
-from risengine.manifest import ProposalSettings, Target
+from risengine.manifest import Target
 
 __all__ = ["add_latency"]
 
@@ -49,8 +48,7 @@ def add_latency(commands: Subparsers[argparse.ArgumentParser]) -> None:
     models.add_argument("--clip", metavar="MODEL", help="open_clip model, or path of a JSON configuration")
     models.add_argument("--clip-checkpoint", type=Path, metavar="FILE", help="CLIP's weights, unless they were random")
     models.add_argument("--sam-checkpoint", type=Path, metavar="FILE", help="SAM's weights, unless they were random")
-    group = parser.add_argument_group("in place of the bundle's settings")
-    add_field_options(group, ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
+    add_overrides(parser)
     parser.set_defaults(run=_run)
 
 
@@ -71,7 +69,7 @@ def _run(options: argparse.Namespace) -> None:
             threads=options.threads,
             proposals=options.proposals,
             keep=options.keep,
-            settings={name: value for name in PROPOSAL_OPTIONS if (value := getattr(options, name)) is not None},
+            settings=overrides_of(options),
             timing=TimingConfig(options.warmup, options.iterations, options.duration),
             batch=options.batch,
             cold_starts=options.cold_starts,

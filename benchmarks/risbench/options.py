@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
+from risengine.manifest import ProposalSettings
 from risengine.output import write_atomically
 
-__all__ = ["add_outputs", "add_threads", "plain", "write_json", "write_text"]
+__all__ = ["add_outputs", "add_overrides", "add_threads", "overrides_of", "plain", "write_json", "write_text"]
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,16 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Adds ``--json`` and ``--markdown``."""
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures and their conditions here")
     parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the table of a README here")
+
+
+def add_overrides(parser: argparse.ArgumentParser, title: str = "in place of the bundle's settings") -> None:
+    """Adds an option for every proposal setting; :func:`overrides_of` reads them."""
+    add_field_options(parser.add_argument_group(title), ProposalSettings, PROPOSAL_OPTIONS, unset="the bundle's")
+
+
+def overrides_of(options: argparse.Namespace) -> dict[str, object]:
+    """Returns the proposal settings that were given, by field."""
+    return {name: value for name in PROPOSAL_OPTIONS if (value := getattr(options, name)) is not None}
 
 
 def write_json(path: Path | None, report: object) -> None:

@@ -238,10 +238,17 @@ def test_baselines() -> None:
 def test_command_line(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(risengine, "load", lambda bundle, runtime: FakeEngine())
+    asked: list[dict[str, object]] = []
+
+    def load(bundle: str, runtime: risengine.RuntimeConfig, **overrides: object) -> FakeEngine:
+        asked.append(overrides)
+        return FakeEngine()
+
+    monkeypatch.setattr(risengine, "load", load)
     out = tmp_path / "report.json"
     arguments = ["accuracy", "fake", "--refer", str(root), "--split", "scenes", "--json", str(out)]
-    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "--points-per-side", "32", "--search", "turbo"]) == 0
+    assert asked == [{"points_per_side": 32, "search": "turbo"}]
     shown = capsys.readouterr()
     assert "tabletop, scenes: 2 images, 6 objects, 1.5 proposals an image" in shown.out
     assert "mIoU=30.0" in shown.err
@@ -267,7 +274,7 @@ def test_command_line(
 def test_refusals(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(risengine, "load", lambda bundle, runtime: FakeEngine())
+    monkeypatch.setattr(risengine, "load", lambda bundle, runtime, **overrides: FakeEngine())
     assert cli.main(["accuracy", "fake", *arguments]) == 2
     assert message in capsys.readouterr().err
 
