@@ -71,7 +71,7 @@ def find_runner(target: Target) -> EngineRunner:
         except BackendError as lacking:
             raise BackendError(f"{missing}. Or take ONNX Runtime's provider: {lacking}") from lacking
         return EngineRunner(f"onnxruntime {onnxruntime_module().__version__}, {provider.name}")
-    return EngineRunner(f"{module.__name__} {module.__version__}", module)
+    return EngineRunner(f"{LIBRARIES[target]} {module.__version__}", module)
 
 
 def open_engine(bundle: Bundle, role: Role, target: Target, config: RuntimeConfig) -> Session:

@@ -21,8 +21,6 @@ __all__ = ["OnnxSession"]
 
 Array = NDArray[Any]
 
-_GPU = "cuda"  # where every provider of an NVIDIA GPU takes and leaves arrays, in ONNX Runtime's words
-
 
 class OnnxSession(DescribedSession):
     """A graph on one of ONNX Runtime's execution providers."""
@@ -53,6 +51,7 @@ class OnnxSession(DescribedSession):
                 f"{path} runs on {self._session.get_providers()[0]}; expected {provider.name}, which does not start "
                 "here. Run `risengine doctor` to see what it needs, or load with RuntimeConfig(device='cpu')."
             )
+        self._memory_device = "cuda" if self.on_gpu else "cpu"  # ONNX Runtime's word, whichever provider it is
         self._memory = DeviceMemory(cuda_module()) if self.on_gpu else None
         for kind, declared, actual in (
             ("inputs", spec.inputs, self._session.get_inputs()),
@@ -88,14 +87,14 @@ class OnnxSession(DescribedSession):
         for name, feed in described.items():
             if isinstance(feed, OnDevice):
                 self._memory.await_producer(feed)
-                binding.bind_input(name, _GPU, 0, feed.dtype, feed.shape, feed.address)
+                binding.bind_input(name, self._memory_device, 0, feed.dtype, feed.shape, feed.address)
             else:
                 binding.bind_cpu_input(name, np.asarray(feed, order="C"))
         outputs = {}
         for tensor in self._spec.outputs:
             shape = tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
             output = outputs[tensor.name] = DeviceArray(self._memory, shape, np.dtype(tensor.dtype))
-            binding.bind_output(tensor.name, _GPU, 0, output.dtype, shape, output.address)
+            binding.bind_output(tensor.name, self._memory_device, 0, output.dtype, shape, output.address)
         try:
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
