@@ -60,19 +60,20 @@ std::vector<Ort::ConstEpDevice> devices_of(const Ort::Env& environment, const ch
 // NVIDIA's plug-in, which lies beside ONNX Runtime's own library: that is where a bare name is looked for.
 Provider find_plugin(Ort::Env& environment) {
     auto devices = devices_of(environment, rtx_provider);
-    std::string reason;
+    std::string problem = "finds no GPU that it runs on";
     if (devices.empty()) {
         try {
             environment.RegisterExecutionProviderLibrary(rtx_provider, rtx_library);
         } catch (const Ort::Exception& error) {
-            reason = error.what();  // or it was loaded before, and found no GPU
+            const std::string reason = error.what();
+            if (reason.find("already registered") == std::string::npos) problem = "does not load: " + reason;
         }
         devices = devices_of(environment, rtx_provider);
     }
     if (devices.empty()) {
-        throw lacking(rtx_provider, std::string("The plug-in finds no GPU or does not load (") + reason + "). Put " +
-                                        rtx_library + " of onnxruntime-ep-nv-tensorrt-rtx and the libraries it " +
-                                        "comes with beside ONNX Runtime's library, and look at `nvidia-smi`.");
+        throw lacking(rtx_provider, "Its plug-in " + problem + ". Put " + rtx_library + " of " +
+                                        "onnxruntime-ep-nv-tensorrt-rtx and the libraries it comes with beside ONNX " +
+                                        "Runtime's library, and look at `nvidia-smi`.");
     }
     devices.resize(1);
     return {rtx_provider, [&environment, devices](Ort::SessionOptions& options) {
