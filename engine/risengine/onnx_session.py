@@ -126,6 +126,6 @@ def _remedy(spec: GraphSpec) -> str:
         )
     engine = spec.engine
     return (
-        f"{spec.file} was compiled by {engine.library} {engine.version}: use an ONNX Runtime whose provider has that "
-        f"version, install {engine.library} itself, or rebuild the bundle."
+        f"{spec.file} was compiled by {engine.library} {engine.version}: use an ONNX Runtime whose provider starts "
+        f"here and has that version, install {engine.library} itself, or rebuild the bundle."
     )
