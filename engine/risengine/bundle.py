@@ -42,7 +42,8 @@ class Bundle:
         """Every file the manifest lists."""
         graphs = self.manifest.graphs.values()
         external = [file for graph in graphs for file in graph.external]
-        external += [graph.engine.layers for graph in graphs if graph.engine is not None]
+        for engine in (graph.engine for graph in graphs if graph.engine is not None):
+            external += [engine.layers] if engine.context is None else [engine.layers, engine.context]
         return (*graphs, *external, self.manifest.text.tokenizer, self.manifest.vectors)
 
 

@@ -9,20 +9,20 @@ from typing import get_args
 
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
+from risengine.engine_runners import LIBRARIES, find_runner, open_engine
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import Role, Target
-from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu
-from risengine.onnx_session import PROVIDERS, OnnxSession, onnxruntime_module
+from risengine.nvidia import cuda_module, read_gpu
+from risengine.onnx_providers import find_provider, onnxruntime_module
+from risengine.onnx_session import OnnxSession
 from risengine.openvino_session import OpenVinoSession, openvino_module
 from risengine.session import Session
-from risengine.tensorrt_session import TensorRtSession
 
 __all__ = ["Device", "choose_device", "find_device", "find_devices", "open_session", "usable_devices"]
 
 _LOG = logging.getLogger(__name__)
 
 _ONNX: tuple[Target, ...] = ("cpu", "cuda", "openvino")
-_LIBRARIES: dict[Target, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def open_session(bundle: Bundle, role: Role, device: Target, config: RuntimeConf
         BackendError: The graph cannot be loaded.
         BundleError: The graph is not what the manifest says, or an engine for another library or GPU.
     """
+    if device in LIBRARIES:
+        return open_engine(bundle, role, device, config)
     path, spec = bundle.graph_path(role), bundle.manifest.graphs[role]
-    if device in _LIBRARIES:
-        return TensorRtSession(path, spec)
     if device == "openvino":
         return OpenVinoSession(path, spec, config)
     return OnnxSession(path, spec, RuntimeConfig(device, config.threads))
@@ -107,30 +107,20 @@ def open_session(bundle: Bundle, role: Role, device: Target, config: RuntimeConf
 
 def _refusal(bundle: Bundle, device: Device) -> str:
     """Returns why a usable device does not take a bundle's engines."""
-    if device.target not in _LIBRARIES:
+    if device.target not in LIBRARIES:
         return ""
-    version = str(native_module(_LIBRARIES[device.target]).__version__)
-    gpu = read_gpu(cuda_module())
+    runner = find_runner(device.target)
     try:
         for spec in bundle.manifest.graphs.values():
-            check_engine(spec, version, gpu)
+            runner.check(spec)
     except BundleError as error:
         return str(error)
     return ""
 
 
 def _find_onnx_runtime(target: Target) -> str:
-    ort = onnxruntime_module()
-    provider, available = PROVIDERS[target], ort.get_available_providers()
-    if provider not in available:
-        raise BackendError(
-            f"ONNX Runtime {ort.__version__} has {', '.join(available)}; expected {provider}. Run: pip uninstall "
-            "onnxruntime && pip install onnxruntime-gpu"
-        )
-    if target == "cuda":
-        gpu = read_gpu(cuda_module())
-        return f"onnxruntime {ort.__version__}, {provider}, {gpu.name} ({gpu.compute_capability}, CUDA {gpu.driver})"
-    return f"onnxruntime {ort.__version__}, {provider}"
+    library = f"onnxruntime {onnxruntime_module().__version__}, {find_provider(target).name}"
+    return f"{library}, {_describe_gpu()}" if target == "cuda" else library
 
 
 def _find_openvino(target: Target) -> str:
@@ -139,9 +129,12 @@ def _find_openvino(target: Target) -> str:
 
 
 def _find_native(target: Target) -> str:
-    module = native_module(_LIBRARIES[target])
+    return f"{find_runner(target).name}, {_describe_gpu()}"
+
+
+def _describe_gpu() -> str:
     gpu = read_gpu(cuda_module())
-    return f"{module.__name__} {module.__version__}, {gpu.name} ({gpu.compute_capability}, CUDA {gpu.driver})"
+    return f"{gpu.name} ({gpu.compute_capability}, CUDA {gpu.driver})"
 
 
 _FINDERS: dict[Target, Callable[[Target], str]] = {

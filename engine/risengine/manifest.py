@@ -84,6 +84,8 @@ class EngineSpec:
         layers: The compiler's description of the engine's layers, JSON.
         any_newer_version: Whether later versions of the same major version run it too.
         any_newer_gpu: Whether GPUs of higher compute capability run it too.
+        context: ONNX model of one node that has ONNX Runtime's provider read the engine's file: for a runtime without
+            the compiler's own module. Bundles of older builds have none.
     """
 
     library: Literal["tensorrt", "tensorrt_rtx"]
@@ -94,6 +96,7 @@ class EngineSpec:
     layers: FileSpec
     any_newer_version: bool = False
     any_newer_gpu: bool = False
+    context: FileSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 from dataclasses import dataclass
@@ -10,12 +11,22 @@ from typing import Any
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import EngineSpec, GraphSpec
 
-__all__ = ["Gpu", "check_engine", "cuda_module", "native_logger", "native_module", "read_gpu"]
+__all__ = [
+    "Gpu",
+    "check_engine",
+    "cuda_module",
+    "native_logger",
+    "native_module",
+    "read_gpu",
+    "shared_library_version",
+]
 
 _INSTALL = {
     "tensorrt": "pip install tensorrt, or take JetPack's",
     "tensorrt_rtx": 'pip install "risengine[tensorrt]"',
 }
+_SHARED_LIBRARIES = {"tensorrt": "libnvinfer.so", "tensorrt_rtx": "libtensorrt_rtx.so"}
+_VERSION_PARTS = ("Major", "Minor", "Patch", "Build")
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,25 @@ def native_module(library: str) -> Any:
         return importlib.import_module(library)
     except (ImportError, OSError) as error:
         raise BackendError(f"{library} is missing ({error}). Run: {_INSTALL[library]}") from error
+
+
+def shared_library_version(library: str, version: str) -> str | None:
+    """Returns the version of TensorRT's or TensorRT-RTX's shared library that this process finds.
+
+    A provider of ONNX Runtime has no way to say which library it uses; it is found by the same name.
+
+    Args:
+        library: ``tensorrt`` or ``tensorrt_rtx``.
+        version: A version of the major version looked for, which is part of the file's name.
+
+    Returns:
+        Such as ``1.7.1.116``; None where no library of that major version is found.
+    """
+    try:
+        found = ctypes.CDLL(f"{_SHARED_LIBRARIES[library]}.{version.partition('.')[0]}")
+        return ".".join(str(getattr(found, f"getInferLib{part}Version")()) for part in _VERSION_PARTS)
+    except (OSError, AttributeError):
+        return None
 
 
 @functools.cache
@@ -109,12 +139,12 @@ def read_gpu(cudart: Any) -> Gpu:
     return Gpu(name.rstrip("\0"), f"{found.major}.{found.minor}", driver, runtime)
 
 
-def check_engine(spec: GraphSpec, version: str, gpu: Gpu) -> None:
+def check_engine(spec: GraphSpec, version: str | None, gpu: Gpu) -> None:
     """Checks that a native engine was compiled for a library and a GPU, before either touches it.
 
     Args:
         spec: Graph with an engine.
-        version: Version of the installed library.
+        version: Version of the installed library; None where it cannot be told, and the library itself has to refuse.
         gpu: Where it would run.
 
     Raises:
@@ -123,7 +153,7 @@ def check_engine(spec: GraphSpec, version: str, gpu: Gpu) -> None:
     engine = spec.engine
     if engine is None:
         raise BundleError(f"{spec.file} is an ONNX graph; expected a native engine. Rebuild the bundle.")
-    if not _version_fits(engine, version):
+    if version is not None and not _version_fits(engine, version):
         newer = " or a newer one of the same major version" if engine.any_newer_version else ""
         raise BundleError(
             f"{spec.file} was compiled by {engine.library} {engine.version}; {version} is installed. Install that "

@@ -1,4 +1,4 @@
-"""Running a graph with ONNX Runtime, on the CPU or on an NVIDIA GPU."""
+"""Running a graph with ONNX Runtime: on the CPU, on an NVIDIA GPU, or an engine by way of its context graph."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describ
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec
 from risengine.nvidia import cuda_module
+from risengine.onnx_providers import find_provider, onnxruntime_module
 from risengine.session import DescribedSession, check_feeds
 
-__all__ = ["PROVIDERS", "OnnxSession", "onnxruntime_module"]
+__all__ = ["OnnxSession"]
 
 Array = NDArray[Any]
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""ONNX Runtime's execution provider for each of its devices."""
-
-_SLOW_FUSIONS = ("SkipLayerNormFusion",)
-"""ONNX Runtime's fused sum and norm takes four times as long as its norm alone: a fifth of SAM's point decoder."""
 
 
 class OnnxSession(DescribedSession):
@@ -34,36 +29,30 @@ class OnnxSession(DescribedSession):
         """Loads the graph.
 
         Args:
-            path: The ONNX file, already verified.
+            path: The ONNX file, already verified; an engine's context graph for the devices that run engines.
             spec: The manifest's description of it.
-            config: Threads, and the device: ``cpu`` or ``cuda``, the former when left open.
+            config: Threads, and the device: any but ``openvino``, and ``cpu`` when left open.
 
         Raises:
             BackendError: ONNX Runtime or its provider for the device is missing or cannot load the graph.
             BundleError: The graph's inputs or outputs have other names than the manifest says.
         """
-        super().__init__(spec, on_gpu=config.device == "cuda")
-        ort = onnxruntime_module()
-        provider = PROVIDERS[config.device or "cpu"]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = config.threads
-        options.log_severity_level = 3
+        device = config.device or "cpu"
+        super().__init__(spec, on_gpu=device != "cpu")
+        provider = find_provider(device)
         try:
-            self._session: Any = ort.InferenceSession(
-                path, options, providers=[provider], disabled_optimizers=list(_SLOW_FUSIONS)
-            )
+            self._session: Any = provider.load(path, config.threads)
         except Exception as error:  # ONNX Runtime's exception classes share no public base
             raise BackendError(
-                f"ONNX Runtime {ort.__version__} cannot load {path}: {error}. Install the version that the bundle was "
-                "built with (`risengine inspect` shows it) or a newer one, or rebuild the bundle."
+                f"ONNX Runtime {onnxruntime_module().__version__} cannot load {path}: {error}. {_remedy(spec)}"
             ) from error
-        if self._session.get_providers()[0] != provider:  # ONNX Runtime takes another where one cannot start
+        if self._session.get_providers()[0] != provider.name:  # ONNX Runtime takes another where one cannot start
             raise BackendError(
-                f"{path} runs on {self._session.get_providers()[0]}; expected {provider}, which does not start here. "
-                "Run `risengine doctor` to see what it needs, or load with RuntimeConfig(device='cpu')."
+                f"{path} runs on {self._session.get_providers()[0]}; expected {provider.name}, which does not start "
+                "here. Run `risengine doctor` to see what it needs, or load with RuntimeConfig(device='cpu')."
             )
-        self._device = config.device or "cpu"
-        self._memory = DeviceMemory(cuda_module()) if self._device == "cuda" else None
+        self._memory_device = "cuda" if self.on_gpu else "cpu"  # ONNX Runtime's word, whichever provider it is
+        self._memory = DeviceMemory(cuda_module()) if self.on_gpu else None
         for kind, declared, actual in (
             ("inputs", spec.inputs, self._session.get_inputs()),
             ("outputs", spec.outputs, self._session.get_outputs()),
@@ -98,14 +87,14 @@ class OnnxSession(DescribedSession):
         for name, feed in described.items():
             if isinstance(feed, OnDevice):
                 self._memory.await_producer(feed)
-                binding.bind_input(name, self._device, 0, feed.dtype, feed.shape, feed.address)
+                binding.bind_input(name, self._memory_device, 0, feed.dtype, feed.shape, feed.address)
             else:
                 binding.bind_cpu_input(name, np.asarray(feed, order="C"))
         outputs = {}
         for tensor in self._spec.outputs:
             shape = tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
             output = outputs[tensor.name] = DeviceArray(self._memory, shape, np.dtype(tensor.dtype))
-            binding.bind_output(tensor.name, self._device, 0, output.dtype, shape, output.address)
+            binding.bind_output(tensor.name, self._memory_device, 0, output.dtype, shape, output.address)
         try:
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
@@ -129,14 +118,14 @@ class OnnxSession(DescribedSession):
         return self._session
 
 
-def onnxruntime_module() -> Any:
-    """Returns ONNX Runtime.
-
-    Raises:
-        BackendError: It is missing.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(f"ONNX Runtime is missing ({error}). Run: pip install onnxruntime") from error
-    return onnxruntime
+def _remedy(spec: GraphSpec) -> str:
+    if spec.engine is None:
+        return (
+            "Install the version that the bundle was built with (`risengine inspect` shows it) or a newer one, or "
+            "rebuild the bundle."
+        )
+    engine = spec.engine
+    return (
+        f"{spec.file} was compiled by {engine.library} {engine.version}: use an ONNX Runtime whose provider starts "
+        f"here and has that version, install {engine.library} itself, or rebuild the bundle."
+    )

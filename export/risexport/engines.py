@@ -24,6 +24,7 @@ from risengine.manifest import EngineSpec, FileSpec, GraphSpec, Role, ShapeProfi
 from risengine.nvidia import cuda_module, native_logger, native_module, read_gpu
 from risengine.output import write_atomically
 from risexport.config import EngineOptions, NativeTarget
+from risexport.engine_context import write_context
 from risexport.engine_layers import Layer, read_layers, summarise
 from risexport.native_graph import to_native
 
@@ -67,7 +68,7 @@ class EngineBuilder:
                 cannot be read.
         """
         self._library = native_module(_MODULES[target])
-        self._options = options
+        self._target, self._options = target, options
         self._sizes = {**SIZES, **options.profile}
         unknown = sorted(set(options.profile) - set(SIZES))
         if unknown:
@@ -109,7 +110,7 @@ class EngineBuilder:
             role: What the graph does, for messages.
             spec: The graph.
             folder: Where it lies.
-            out: Folder of the engine and the description of its layers.
+            out: Folder of the engine, the description of its layers and its model for ONNX Runtime's provider.
             progress: Called with what the compiler is at.
 
         Returns:
@@ -145,7 +146,10 @@ class EngineBuilder:
             any_newer_gpu=options.hardware_compatible,
         )
         plan = _file_spec(plan_path)
-        return replace(spec, file=plan.file, sha256=plan.sha256, size_bytes=plan.size_bytes, external=(), engine=engine)
+        compiled = replace(spec, file=plan.file, sha256=plan.sha256, size_bytes=plan.size_bytes, external=())
+        context_path = out / f"{role}.context.onnx"
+        write_context(context_path, role, compiled, engine, self._target)
+        return replace(compiled, engine=replace(engine, context=_file_spec(context_path)))
 
     def save_timing_cache(self) -> None:
         """Writes what was measured to the timing cache's file, if there is one."""

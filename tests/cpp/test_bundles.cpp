@@ -135,11 +135,63 @@ TEST_CASE("manifests that cannot be used") {
 
 TEST_CASE("targets that this library does not run") {
     const Copy copy;
-    copy.change_manifest([](json& manifest) { manifest["target"] = "tensorrt-rtx"; });
-    check_refused(copy.open(), RIS_ERROR_BUNDLE, "native engines");
+    for (const auto device : {RIS_DEVICE_TENSORRT, RIS_DEVICE_TENSORRT_RTX}) {
+        check_refused(copy.open(device), RIS_ERROR_BUNDLE, "compiled when a bundle is built");
+    }
     copy.change_manifest([](json& manifest) { manifest["target"] = "openvino"; });
     check_refused(copy.open(), RIS_ERROR_BUNDLE, "OpenVINO");
     CHECK(copy.open(RIS_DEVICE_CPU) == RIS_OK);
+}
+
+TEST_CASE("engines need the provider that reads their context graphs") {
+    const Copy copy;
+    const std::string content = "one node";
+    write(copy.at("engine.context.onnx"), content);
+    write(copy.at("engine.layers.json"), content);
+    const auto file = [&](const char* name) { return json{{"file", name}, {"sha256", sha256(content)}}; };
+    const auto build_for = [&](const char* target, const char* library) {
+        copy.change_manifest([&](json& manifest) {
+            manifest["target"] = target;
+            for (auto& graph : manifest["graphs"]) {
+                graph["engine"] = {{"library", library},
+                                   {"version", "10.13.3.9"},
+                                   {"profiles", json::object()},
+                                   {"layers", file("engine.layers.json")},
+                                   {"context", file("engine.context.onnx")}};
+            }
+        });
+    };
+    build_for("tensorrt", "tensorrt");
+    check_refused(copy.open(), RIS_ERROR_BACKEND, "expected TensorrtExecutionProvider. Link risengine with");
+    check_refused(copy.open(RIS_DEVICE_TENSORRT), RIS_ERROR_BACKEND, "expected TensorrtExecutionProvider");
+    for (const auto device : {RIS_DEVICE_CPU, RIS_DEVICE_CUDA, RIS_DEVICE_TENSORRT_RTX}) {
+        check_refused(copy.open(device), RIS_ERROR_BUNDLE, "engines run on nothing else");
+    }
+    build_for("tensorrt-rtx", "tensorrt_rtx");
+    for (int times = 0; times < 2; ++times) {
+        check_refused(copy.open(), RIS_ERROR_BACKEND, "expected NvTensorRTRTXExecutionProvider");
+    }
+    const auto whole = read(copy.at("manifest.json"));
+    const auto change_engine = [&](const std::function<void(json&)>& change) {
+        write(copy.at("manifest.json"), whole);
+        copy.change_manifest([&](json& manifest) { change(manifest["graphs"]["text_encoder"]["engine"]); });
+    };
+    change_engine([](json& engine) { engine.erase("context"); });
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "text_encoder.onnx has no context graph");
+    change_engine([](json& engine) { engine["context"]["file"] = "../engine.context.onnx"; });
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "outside the bundle");
+    change_engine([](json& engine) { engine["profiles"]["tokens"] = {{"least", {1}}, {"largest", {2, 77}}}; });
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "expected 2 sizes");
+    change_engine([](json& engine) { engine["profiles"]["words"] = {{"least", {1}}, {"largest", {2}}}; });
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "expected the name of an input");
+    write(copy.at("manifest.json"), whole);
+    copy.change_manifest([](json& manifest) { manifest["target"] = "cpu"; });
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "is a native engine in a bundle for target cpu");
+    write(copy.at("manifest.json"), whole);
+    write(copy.at("engine.context.onnx"), "two nodes");
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "engine.context.onnx was changed");
+    fs::remove(copy.at("engine.context.onnx"));
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "lacks engine.context.onnx");
 }
 
 TEST_CASE("graphs and tokenizers that cannot be read") {

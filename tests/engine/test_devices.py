@@ -12,7 +12,7 @@ import pytest
 from fake_gpu import FakeCudart
 
 import risengine
-from risengine import devices, onnx_session
+from risengine import devices, onnx_providers, onnx_session
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli import main
 from risengine.config import RuntimeConfig
@@ -59,7 +59,7 @@ def test_engines_and_graphs_are_not_exchanged(bundle: Bundle) -> None:
 
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    ort = onnx_session.onnxruntime_module()
+    ort = onnx_providers.onnxruntime_module()
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
 
 
@@ -77,8 +77,8 @@ def test_a_missing_device_is_refused_or_replaced_with_a_warning(
 def test_a_provider_that_does_not_start_is_not_replaced_in_silence(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(onnx_session.PROVIDERS, "cuda", "AzureExecutionProvider")
-    ort = onnx_session.onnxruntime_module()
+    monkeypatch.setitem(onnx_providers.PROVIDERS, "cuda", "AzureExecutionProvider")
+    ort = onnx_providers.onnxruntime_module()
     honest = ort.InferenceSession
     monkeypatch.setattr(
         ort,

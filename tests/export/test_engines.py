@@ -19,6 +19,7 @@ from risengine.bundle import Bundle, open_bundle
 from risengine.cli import main
 from risengine.errors import BackendError, BundleError, InputError
 from risengine.manifest import ShapeProfile
+from risengine.nvidia import shared_library_version
 from risexport.build import build, stages
 from risexport.config import BuildConfig, EngineOptions
 from risexport.engine_layers import Fusion, Layer, read_layers, summarise
@@ -69,8 +70,28 @@ def test_every_role_has_an_engine(native_bundle: Bundle) -> None:
     masks = manifest.graphs["proposal_encoder"].engine
     assert masks is not None
     assert masks.profiles["masks"] == ShapeProfile((1, 1, 1), (4, 480, 640), (32, 1080, 1920))
-    assert not list(native_bundle.path.glob("*.onnx"))
     assert any(figure.rounded for figure in manifest.parity)
+
+
+def test_every_engine_has_a_context_graph_for_onnx_runtime(native_bundle: Bundle) -> None:
+    listed = {file.file: file for file in native_bundle.files}
+    for role, spec in native_bundle.manifest.graphs.items():
+        assert spec.engine is not None
+        context = spec.engine.context
+        assert context is not None
+        assert listed[context.file] == context
+        assert context.file == f"{role}.context.onnx"
+        model = onnx_ir.load(native_bundle.path / context.file)
+        assert model.graph.node(0).attributes["ep_cache_context"].as_string() == spec.file
+        for declared, values in ((spec.inputs, model.graph.inputs), (spec.outputs, model.graph.outputs)):
+            assert [value.name for value in values] == [tensor.name for tensor in declared]
+    assert {path.name for path in native_bundle.path.glob("*.onnx")} <= listed.keys()
+
+
+def test_the_shared_library_says_what_the_module_says(native_bundle: Bundle) -> None:
+    """As a provider of ONNX Runtime would load it; compiling has loaded it here."""
+    version = native_bundle.manifest.compiler.versions["tensorrt_rtx"]
+    assert shared_library_version("tensorrt_rtx", version) == version
 
 
 def test_attention_is_fused_and_products_are_in_half_precision(native_bundle: Bundle) -> None:
@@ -101,6 +122,7 @@ def test_inspect_shows_the_engines_and_load_says_what_is_missing(
     printed = capsys.readouterr().out
     assert "compute capability 8.6, 8.9" in printed
     assert "masks (1, 1, 1) to (32, 1080, 1920), best (4, 480, 640)" in printed
+    assert "mask_decoder.context.onnx: the same for ONNX Runtime's provider" in printed
     assert main(["segment", "--bundle", str(native_bundle.path), "/nowhere.jpg", "the mug"]) == 2
     assert "device 'tensorrt-rtx' cannot be used" in capsys.readouterr().err
 
@@ -114,6 +136,11 @@ def test_a_changed_engine_is_refused(native_bundle: Bundle, tmp_path: Path) -> N
     shutil.copy(native_bundle.path / plan.name, plan)
     (copy / "mask_decoder.layers.json").unlink()
     with pytest.raises(BundleError, match=r"lacks mask_decoder\.layers\.json"):
+        open_bundle(copy)
+    shutil.copy(native_bundle.path / "mask_decoder.layers.json", copy)
+    context = copy / "text_encoder.context.onnx"
+    context.write_bytes(context.read_bytes().replace(b"text_encoder.plan", b"../ncoder.plan"))
+    with pytest.raises(BundleError, match=r"text_encoder\.context\.onnx was changed: SHA-256"):
         open_bundle(copy)
 
 

@@ -15,13 +15,16 @@ import pytest
 
 import risengine
 from risbench.cli import main as risbench_main
+from risengine import engine_runners
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.demo import demo_pictures
 from risengine.devices import find_device
+from risengine.engine_runners import LIBRARIES
 from risengine.manifest import Role, Target
 from risengine.measures import relative_error
-from risengine.nvidia import cuda_module, read_gpu
+from risengine.nvidia import cuda_module, native_module, read_gpu, shared_library_version
+from risengine.onnx_providers import find_provider
 from risengine.session import DeviceSession
 from risengine.verify import verify_bundle
 from risexport.build import build
@@ -45,6 +48,11 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     missing = find_device(target).missing
     if missing:
         pytest.skip(f"no device for {target}: {missing}")
+    if target in LIBRARIES:
+        try:
+            native_module(LIBRARIES[target])
+        except risengine.BackendError as error:
+            pytest.skip(f"no compiler for {target}: {error}")
     embedded = open_bundle("tabletop").manifest
     capability = read_gpu(cuda_module()).compute_capability
     options = EngineOptions((capability,)) if target == "tensorrt-rtx" else EngineOptions()
@@ -85,6 +93,27 @@ def test_every_role_passes_the_tolerances_of_the_build(bundle: Bundle) -> None:
     assert not found.failures
     assert {row.role for row in found.parity} == set(get_args(Role))
     assert "CPUExecutionProvider" not in found.providers[:1]
+
+
+def test_a_provider_of_onnx_runtime_runs_the_engines_too(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = bundle.manifest.graphs["text_encoder"].engine
+    if engine is None:
+        pytest.skip(f"{bundle.manifest.target} has no engines")
+    try:
+        provider = find_provider(bundle.manifest.target)
+    except risengine.BackendError as error:
+        pytest.skip(f"ONNX Runtime has no provider for {bundle.manifest.target}: {error}")
+    version = shared_library_version(engine.library, engine.version)
+    if version != engine.version:
+        pytest.skip(f"the provider finds {engine.library} {version}; the engines are for {engine.version}")
+
+    def hidden(library: str) -> Any:
+        raise risengine.BackendError(f"{library} is hidden by this test")
+
+    monkeypatch.setattr(engine_runners, "native_module", hidden)
+    found = verify_bundle(bundle, RuntimeConfig())
+    assert not found.failures
+    assert found.providers[0] == provider.name
 
 
 def test_masks_are_those_of_the_cpu(engine: risengine.Engine, on_cpu: risengine.Engine) -> None:

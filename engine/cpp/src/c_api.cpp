@@ -113,7 +113,7 @@ void copy_text(const std::string& text, char* buffer, std::size_t capacity, std:
 }
 
 ris::RuntimeOptions runtime_options(const ris_engine_options& options) {
-    if (options.device < RIS_DEVICE_BUNDLE || options.device > RIS_DEVICE_TENSORRT) {
+    if (options.device < RIS_DEVICE_BUNDLE || options.device > RIS_DEVICE_TENSORRT_RTX) {
         throw Error(Kind::input, "device is " + std::to_string(options.device) + "; expected a ris_device.");
     }
     if (options.threads < 0) {
@@ -125,6 +125,7 @@ ris::RuntimeOptions runtime_options(const ris_engine_options& options) {
         case RIS_DEVICE_CPU: runtime.device = ris::Device::cpu; break;
         case RIS_DEVICE_CUDA: runtime.device = ris::Device::cuda; break;
         case RIS_DEVICE_TENSORRT: runtime.device = ris::Device::tensorrt; break;
+        case RIS_DEVICE_TENSORRT_RTX: runtime.device = ris::Device::tensorrt_rtx; break;
         default: runtime.device = ris::Device::bundle;
     }
     return runtime;

@@ -55,7 +55,8 @@ Proposals Engine::propose(const Image& image) const {
 }
 
 EncodedImage Engine::encode(const Image& image, Proposals proposals) const {
-    const Describing describing{static_cast<float>(method_.global_weight), method_.image_size_px, 0};
+    const auto most_masks = largest(graph_of(bundle_.manifest, Role::proposal_encoder), "N");
+    const Describing describing{static_cast<float>(method_.global_weight), method_.image_size_px, most_masks};
     EncodedImage encoded;
     encoded.features = describe(sessions_, image, proposals, describing);
     encoded.proposals = std::make_shared<const Proposals>(std::move(proposals));

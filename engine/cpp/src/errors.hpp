@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace ris {
 
@@ -17,5 +18,12 @@ public:
 private:
     Kind kind_;
 };
+
+// Names in a message.
+inline std::string joined(const std::vector<std::string>& names) {
+    std::string all;
+    for (const auto& name : names) all += (all.empty() ? "" : ", ") + name;
+    return all;
+}
 
 }  // namespace ris

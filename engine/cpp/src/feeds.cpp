@@ -37,6 +37,20 @@ bool fits(const TensorSpec& expected, const Tensor& feed, std::map<std::string, 
     return true;
 }
 
+void check_profile(const GraphSpec& spec, const std::string& name, const Tensor& feed) {
+    if (!spec.engine) return;
+    const auto profile = spec.engine->profiles.find(name);
+    if (profile == spec.engine->profiles.end()) return;
+    const auto& [least, largest] = profile->second;
+    for (std::size_t axis = 0; axis < feed.shape.size(); ++axis) {
+        if (feed.shape[axis] >= least[axis] && feed.shape[axis] <= largest[axis]) continue;
+        throw Error(Kind::backend, spec.file.file + ": input " + name + " is " + described(feed) +
+                                       "; the engine was compiled for sizes from " + std::to_string(least[axis]) +
+                                       " to " + std::to_string(largest[axis]) + " on axis " + std::to_string(axis) +
+                                       ". Pass less, or rebuild the bundle with a wider --profile.");
+    }
+}
+
 }  // namespace
 
 void check_feeds(const GraphSpec& spec, const Tensors& feeds) {
@@ -50,6 +64,7 @@ void check_feeds(const GraphSpec& spec, const Tensors& feeds) {
             throw Error(Kind::backend, spec.file.file + ": input " + tensor.name + " is " + described(feed->second) +
                                            "; expected " + described(tensor) + ", equal names being equal sizes.");
         }
+        check_profile(spec, tensor.name, feed->second);
     }
     if (feeds.size() != spec.inputs.size()) {
         throw Error(Kind::backend, spec.file.file + " got " + std::to_string(feeds.size()) + " inputs; expected " +

@@ -6,7 +6,8 @@
 
 namespace ris {
 
-// Kind::backend where one is missing, superfluous, or of another dtype or shape; equal names are equal sizes.
+// Kind::backend where one is missing, superfluous, or of another dtype or shape; equal names are equal sizes. So where an
+// engine was compiled for less or more.
 void check_feeds(const GraphSpec& spec, const Tensors& feeds);
 
 }  // namespace ris

@@ -1,5 +1,6 @@
 #include "manifest.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 
@@ -38,6 +39,33 @@ TensorSpec read_tensor(const JsonValue& value) {
     return tensor;
 }
 
+std::vector<std::int64_t> read_shape(const JsonValue& value, std::size_t sides) {
+    std::vector<std::int64_t> shape;
+    for (const auto& side : value.items()) shape.push_back(side.integer());
+    if (shape.size() != sides) value.refuse("expected " + std::to_string(sides) + " sizes");
+    return shape;
+}
+
+EngineSpec read_engine(const JsonValue& value, const std::vector<TensorSpec>& inputs, std::vector<FileSpec>& files) {
+    EngineSpec engine;
+    engine.library = value.at("library").choice({"tensorrt", "tensorrt_rtx"});
+    engine.version = value.at("version").text();
+    for (const auto& [name, profile] : value.at("profiles").members()) {
+        const auto input = std::find_if(inputs.begin(), inputs.end(), [&, &name = name](const TensorSpec& tensor) {
+            return tensor.name == name;
+        });
+        if (input == inputs.end()) profile.refuse("expected the name of an input");
+        const auto sides = input->shape.size();
+        engine.profiles[name] = {read_shape(profile.at("least"), sides), read_shape(profile.at("largest"), sides)};
+    }
+    files.push_back(read_file(value.at("layers")));
+    if (value.has("context")) {
+        engine.context = read_file(value.at("context"));
+        files.push_back(*engine.context);
+    }
+    return engine;
+}
+
 GraphSpec read_graph(const JsonValue& value, std::vector<FileSpec>& files) {
     GraphSpec graph;
     graph.file = read_file(value);
@@ -47,8 +75,7 @@ GraphSpec read_graph(const JsonValue& value, std::vector<FileSpec>& files) {
     if (value.has("external")) {
         for (const auto& file : value.at("external").items()) files.push_back(read_file(file));
     }
-    graph.is_engine = value.has("engine");
-    if (graph.is_engine) files.push_back(read_file(value.at("engine").at("layers")));
+    if (value.has("engine")) graph.engine = read_engine(value.at("engine"), graph.inputs, files);
     return graph;
 }
 
@@ -129,6 +156,21 @@ void check_version(const JsonValue& root) {
 }
 
 }  // namespace
+
+std::int64_t largest(const GraphSpec& graph, const std::string& dimension) {
+    std::int64_t bound = 0;
+    if (!graph.engine) return bound;
+    for (const auto& tensor : graph.inputs) {
+        const auto profile = graph.engine->profiles.find(tensor.name);
+        if (profile == graph.engine->profiles.end()) continue;
+        for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) {
+            if (tensor.shape[axis] != Dimension(dimension)) continue;
+            const auto size = profile->second.largest[axis];
+            bound = bound == 0 ? size : std::min(bound, size);
+        }
+    }
+    return bound;
+}
 
 const char* dtype_name(Dtype dtype) {
     switch (dtype) {

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -29,12 +31,29 @@ struct TensorSpec {
     std::vector<Dimension> shape;
 };
 
+// The shapes that an engine takes for one input, from the least to the largest on every axis.
+struct ShapeProfile {
+    std::vector<std::int64_t> least;
+    std::vector<std::int64_t> largest;
+};
+
+// What a graph was compiled by, for a GPU: its file is no ONNX graph then.
+struct EngineSpec {
+    std::string library;
+    std::string version;
+    std::map<std::string, ShapeProfile> profiles;  // of the inputs that have free sizes, by name
+    std::optional<FileSpec> context;               // ONNX graph by which ONNX Runtime's provider loads the engine
+};
+
 struct GraphSpec {
     FileSpec file;
     std::vector<TensorSpec> inputs;
     std::vector<TensorSpec> outputs;
-    bool is_engine = false;  // compiled for a GPU: no ONNX graph
+    std::optional<EngineSpec> engine;
 };
+
+// The largest that a free size may be; 0 where there is no bound.
+std::int64_t largest(const GraphSpec& graph, const std::string& dimension);
 
 struct Method {
     std::int64_t image_size_px = 0;

@@ -1,24 +1,22 @@
 #include "ort_session.hpp"
 
-#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
-// The library is asked for its interface when the first bundle is opened, not when this one is loaded, so that one
-// that is too old is an error and no crash.
-#define ORT_API_MANUAL_INIT
-#include <onnxruntime_cxx_api.h>
 #include <onnxruntime_session_options_config_keys.h>
 
 #include "errors.hpp"
 #include "feeds.hpp"
+#include "ort_api.hpp"
+#include "ort_providers.hpp"
 
 namespace ris {
 namespace {
 
 // ONNX Runtime's fused sum and norm takes four times as long as its norm alone: a fifth of SAM's point decoder.
 constexpr const char* slow_fusions = "SkipLayerNormFusion";
+constexpr const char* cpu_provider = "CPUExecutionProvider";
 
 void load_interface() {
     static const OrtApi* const api = [] {
@@ -55,20 +53,6 @@ std::size_t element_size(Dtype dtype) {
     throw Error(Kind::internal, "unknown dtype");
 }
 
-const char* provider_name(Device device) {
-    switch (device) {
-        case Device::cuda: return "CUDAExecutionProvider";
-        case Device::tensorrt: return "TensorrtExecutionProvider";
-        default: return "CPUExecutionProvider";
-    }
-}
-
-std::string joined(const std::vector<std::string>& names) {
-    std::string all;
-    for (const auto& name : names) all += (all.empty() ? "" : ", ") + name;
-    return all;
-}
-
 std::vector<std::string> names_of(const Ort::Session& session, bool inputs) {
     const Ort::AllocatorWithDefaultOptions allocator;
     std::vector<std::string> names;
@@ -83,17 +67,14 @@ std::vector<std::string> names_of(const Ort::Session& session, bool inputs) {
 class OrtSession final : public Session {
 public:
     OrtSession(std::shared_ptr<Ort::Env> environment, const std::filesystem::path& path, GraphSpec spec,
-               const RuntimeOptions& options)
-        : environment_(std::move(environment)), spec_(std::move(spec)) {
-        providers_.emplace_back(provider_name(options.device));
-        if (options.device != Device::cpu) providers_.emplace_back(provider_name(Device::cpu));
+               const Provider& provider, int threads)
+        : environment_(std::move(environment)), spec_(std::move(spec)), providers_{provider.name} {
+        if (provider.name != cpu_provider) providers_.emplace_back(cpu_provider);
         try {
-            session_ = Ort::Session(*environment_, path.c_str(), session_options(options));
+            session_ = Ort::Session(*environment_, path.c_str(), session_options(provider, threads));
         } catch (const Ort::Exception& error) {
             throw Error(Kind::backend, std::string("ONNX Runtime ") + OrtGetApiBase()->GetVersionString() +
-                                           " cannot load " + path.string() + ": " + error.what() +
-                                           ". Use the version that the bundle was built with (`risengine inspect` "
-                                           "shows it) or a newer one, or rebuild the bundle.");
+                                           " cannot load " + path.string() + ": " + error.what() + ". " + remedy());
         }
         check_names(path, "inputs", spec_.inputs, names_of(session_, true));
         check_names(path, "outputs", spec_.outputs, names_of(session_, false));
@@ -126,13 +107,22 @@ public:
     std::vector<std::string> providers() const override { return providers_; }
 
 private:
-    static Ort::SessionOptions session_options(const RuntimeOptions& options) {
+    std::string remedy() const {
+        if (!spec_.engine) {
+            return "Use the version that the bundle was built with (`risengine inspect` shows it) or a newer one, or "
+                   "rebuild the bundle.";
+        }
+        return spec_.file.file + " was compiled by " + spec_.engine->library + " " + spec_.engine->version +
+               " for the GPUs that `risengine inspect` shows: use an ONNX Runtime whose provider has that version, or "
+               "rebuild the bundle.";
+    }
+
+    static Ort::SessionOptions session_options(const Provider& provider, int threads) {
         Ort::SessionOptions settings;
-        settings.SetIntraOpNumThreads(options.threads);
+        settings.SetIntraOpNumThreads(threads);
         settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
         settings.AddConfigEntry(kOrtSessionOptionsDisableSpecifiedOptimizers, slow_fusions);
-        if (options.device == Device::tensorrt) settings.AppendExecutionProvider_TensorRT(OrtTensorRTProviderOptions{});
-        if (options.device == Device::cuda) settings.AppendExecutionProvider_CUDA(OrtCUDAProviderOptions{});
+        provider.add_to(settings);
         return settings;
     }
 
@@ -168,45 +158,25 @@ private:
     mutable Ort::Session session_{nullptr};
 };
 
-Device choose_device(const Bundle& bundle, Device wanted) {
-    const auto& target = bundle.manifest.target;
-    if (target != "cpu" && target != "cuda" && target != "openvino") {
-        throw Error(Kind::bundle, "bundle " + bundle.path.string() + " is built for target " + target +
-                                       ", whose native engines the C++ library does not run. Rebuild it with --target "
-                                       "cpu or cuda, or use the Python runtime.");
-    }
-    if (wanted == Device::bundle && target == "openvino") {
-        throw Error(Kind::bundle, "bundle " + bundle.path.string() + " is built for OpenVINO, which the C++ library "
-                                   "does not run. Ask for the CPU, which runs the same graphs, or use the Python "
-                                   "runtime.");
-    }
-    const auto device = wanted != Device::bundle ? wanted : target == "cuda" ? Device::cuda : Device::cpu;
-    const auto available = Ort::GetAvailableProviders();
-    if (std::find(available.begin(), available.end(), provider_name(device)) == available.end()) {
-        throw Error(Kind::backend, std::string("ONNX Runtime ") + OrtGetApiBase()->GetVersionString() + " has " +
-                                       joined(available) + "; expected " + provider_name(device) +
-                                       ". Link risengine with ONNX Runtime's GPU release.");
-    }
-    return device;
-}
-
 }  // namespace
 
 Sessions open_sessions(const Bundle& bundle, const RuntimeOptions& options) {
     load_interface();
-    auto settings = options;
-    settings.device = choose_device(bundle, options.device);
+    const auto device = choose_device(bundle, options.device);
     // What goes wrong is returned; a library prints nothing.
     const auto environment = std::make_shared<Ort::Env>(ORT_LOGGING_LEVEL_FATAL, "risengine");
+    const auto provider = find_provider(*environment, device);
+    const bool runs_engines = device == Device::tensorrt || device == Device::tensorrt_rtx;
     Sessions sessions;
     for (std::size_t i = 0; i < role_count; ++i) {
         const auto role = static_cast<Role>(i);
         const auto& spec = graph_of(bundle.manifest, role);
-        if (spec.is_engine) {
+        if (spec.engine && !runs_engines) {
             throw Error(Kind::bundle, spec.file.file + " is a native engine in a bundle for target " +
                                           bundle.manifest.target + ". Rebuild the bundle.");
         }
-        sessions[i] = std::make_unique<OrtSession>(environment, bundle.graph_path(role), spec, settings);
+        const auto path = spec.engine ? bundle.path / spec.engine->context->file : bundle.graph_path(role);
+        sessions[i] = std::make_unique<OrtSession>(environment, path, spec, provider, options.threads);
     }
     return sessions;
 }

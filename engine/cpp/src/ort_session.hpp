@@ -8,7 +8,7 @@
 
 namespace ris {
 
-enum class Device { bundle, cpu, cuda, tensorrt };
+enum class Device { bundle, cpu, cuda, tensorrt, tensorrt_rtx };
 
 struct RuntimeOptions {
     Device device = Device::bundle;

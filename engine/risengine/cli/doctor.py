@@ -23,6 +23,7 @@ _PACKAGES = (
     "openvino",
     "tensorrt",
     "tensorrt-rtx-cu13",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu13",
     "cuda-bindings",
     "spacy",
     "tokenizers",

@@ -109,7 +109,8 @@ def _engine(engine: EngineSpec) -> list[str]:
     profiles = [
         f"{name} {profile.least} to {profile.largest}, best {profile.best}" for name, profile in engine.profiles.items()
     ]
-    return [facts + (f", any newer {' and '.join(newer)}" if newer else ""), *profiles]
+    context = [] if engine.context is None else [f"{engine.context.file}: the same for ONNX Runtime's provider"]
+    return [facts + (f", any newer {' and '.join(newer)}" if newer else ""), *profiles, *context]
 
 
 def _kept_in_fp32(graph: GraphSpec) -> str:

@@ -51,8 +51,9 @@ typedef enum ris_status {
 typedef enum ris_device {
     RIS_DEVICE_BUNDLE = 0, /* what the bundle was built for */
     RIS_DEVICE_CPU = 1,
-    RIS_DEVICE_CUDA = 2,    /* ONNX Runtime's CUDA provider */
-    RIS_DEVICE_TENSORRT = 3 /* ONNX Runtime's TensorRT provider, which compiles graphs at first calls and new sizes */
+    RIS_DEVICE_CUDA = 2,        /* ONNX Runtime's CUDA provider */
+    RIS_DEVICE_TENSORRT = 3,    /* its TensorRT provider, for bundles built for tensorrt: nothing is compiled when run */
+    RIS_DEVICE_TENSORRT_RTX = 4 /* its TensorRT-RTX provider, for bundles built for tensorrt-rtx */
 } ris_device;
 
 typedef enum ris_pixels { RIS_RGB = 0, RIS_BGR = 1 } ris_pixels;

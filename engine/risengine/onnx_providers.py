@@ -1,0 +1,135 @@
+"""ONNX Runtime's execution providers: which of them it has here, built in or as a plug-in, and sessions on them."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from risengine.errors import BackendError
+from risengine.manifest import Target
+
+__all__ = ["PROVIDERS", "Provider", "find_provider", "onnxruntime_module"]
+
+PROVIDERS: dict[Target, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
+"""ONNX Runtime's execution provider for each of its devices."""
+
+_PLUGINS: dict[Target, str] = {"tensorrt-rtx": "onnxruntime_ep_nv_tensorrt_rtx"}
+"""Modules of packages that hold a provider for any ONNX Runtime from 1.24 on: each names its library."""
+
+_GPU_BUILD = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+_REMEDIES: dict[Target, str] = {
+    "cpu": "pip install --force-reinstall onnxruntime",
+    "cuda": _GPU_BUILD,
+    "tensorrt": f"{_GPU_BUILD}, which needs TensorRT's libraries",
+    "tensorrt-rtx": "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13",
+}
+
+_SLOW_FUSIONS = ("SkipLayerNormFusion",)
+"""ONNX Runtime's fused sum and norm takes four times as long as its norm alone: a fifth of SAM's point decoder."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A provider that ONNX Runtime has here.
+
+    Attributes:
+        name: ONNX Runtime's name of it.
+        devices: The device that a plug-in is to use, an ``OrtEpDevice``; empty where the provider is built in.
+    """
+
+    name: str
+    devices: tuple[Any, ...] = ()
+
+    def load(self, path: Path, threads: int) -> Any:
+        """Returns an ``InferenceSession``.
+
+        Args:
+            path: The ONNX file.
+            threads: Of one call on a CPU; 0 lets ONNX Runtime choose.
+
+        Raises:
+            Exception: What ONNX Runtime throws, whose exception classes share no public base.
+        """
+        ort = onnxruntime_module()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        if self.devices:
+            options.add_provider_for_devices(list(self.devices), {})
+        return ort.InferenceSession(
+            path,
+            options,
+            providers=None if self.devices else [self.name],
+            disabled_optimizers=list(_SLOW_FUSIONS),
+            enable_fallback=0,  # or it would print, and run on another provider
+        )
+
+
+def find_provider(target: Target) -> Provider:
+    """Returns the provider that runs graphs on a target's device; a plug-in is registered when first looked for.
+
+    Raises:
+        BackendError: ONNX Runtime is missing, lacks the provider, or the plug-in does not load or finds no device.
+    """
+    ort = onnxruntime_module()
+    name, available = PROVIDERS[target], ort.get_available_providers()
+    if name in available:
+        return Provider(name)
+    found = _plugin_devices(ort, target)
+    if not found:
+        raise BackendError(
+            f"ONNX Runtime {ort.__version__} has {', '.join(available)}; expected {name}. Run: {_REMEDIES[target]}"
+        )
+    return Provider(name, found[:1])
+
+
+def onnxruntime_module() -> Any:
+    """Returns ONNX Runtime.
+
+    Raises:
+        BackendError: It is missing.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(f"ONNX Runtime is missing ({error}). Run: pip install onnxruntime") from error
+    return onnxruntime
+
+
+def _plugin_devices(ort: Any, target: Target) -> tuple[Any, ...]:
+    """Returns the devices of a target's plug-in; none where no plug-in is installed or ONNX Runtime takes none."""
+    if not hasattr(ort, "get_ep_devices"):
+        return ()
+    found = _devices_of(ort, PROVIDERS[target])
+    if found or target not in _PLUGINS:
+        return found
+    try:
+        plugin = importlib.import_module(_PLUGINS[target])
+    except (ImportError, OSError):
+        return ()
+    try:
+        ort.register_execution_provider_library(PROVIDERS[target], plugin.get_library_path())
+    except Exception as error:  # ONNX Runtime's exception classes share no public base
+        if "already registered" not in str(error):
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} cannot load the plug-in {plugin.__name__}: {error}. It needs an "
+                "NVIDIA driver and ONNX Runtime 1.24 or newer; update what is older."
+            ) from error
+    found = _devices_of(ort, PROVIDERS[target])
+    if not found:
+        raise BackendError(
+            f"the plug-in {plugin.__name__} finds no GPU that it runs on; expected one of compute capability 8.6, 8.9 "
+            "or from 12.0 on. Look at `nvidia-smi`, or use the compiler's own module."
+        )
+    return found
+
+
+def _devices_of(ort: Any, name: str) -> tuple[Any, ...]:
+    return tuple(device for device in ort.get_ep_devices() if device.ep_name == name)
