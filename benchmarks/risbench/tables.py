@@ -63,8 +63,8 @@ def markdown_accuracy(report: AccuracyReport) -> str:
         f"{report.bundle.id[:12]}), {report.bundle.strategy} strategy, {counts}, "
         f"{report.bundle.proposals.points_per_side} points a side, {', '.join(report.bundle.providers)}. mIoU, oIoU: "
         "image and text to mask; oracle: mIoU of the best proposal; an expression without a proposal counts as IoU 0. "
-        "right object: choice among ground-truth masks. guess: expected value of guessing among what fits the noun phrase. SAM "
-        f"alone, best of three masks at a random interior point: {points} IoU."
+        "right object: choice among ground-truth masks. guess: expected value of guessing among what fits the noun "
+        f"phrase. SAM alone, best of three masks at a random interior point: {points} IoU."
     )
     return "\n".join([*rows, "", conditions])
 
