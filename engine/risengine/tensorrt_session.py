@@ -50,6 +50,8 @@ class TensorRtSession(DescribedSession):
         check_engine(spec, str(self._library.__version__), read_gpu(cudart))
         self._memory, self._logger = DeviceMemory(cudart), native_logger(self._library)
         self._runtime = self._library.Runtime(self._logger)
+        # An engine for later versions carries the runtime of its own, which is code; its file's hash was checked.
+        self._runtime.engine_host_code_allowed = spec.engine.any_newer_version
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BundleError(

@@ -64,8 +64,8 @@ class EngineBuilder:
 
         Raises:
             BackendError: The library is missing, or for ``tensorrt``, which measures kernels on it, a GPU.
-            InputError: The library knows no such compute capability, a profile names no dimension, or the timing cache
-                cannot be read.
+            InputError: The library knows no such compute capability or option, a profile names no dimension, or the
+                timing cache cannot be read.
         """
         self._library = native_module(_MODULES[target])
         self._target, self._options = target, options
@@ -86,6 +86,11 @@ class EngineBuilder:
                 raise InputError(
                     "tensorrt-rtx measures nothing while it builds, and has no timing cache; expected none. Leave out "
                     "--timing-cache."
+                )
+            if options.version_compatible:
+                raise InputError(
+                    "tensorrt-rtx makes engines for its own version alone; expected no --version-compatible. Leave it "
+                    "out, and rebuild the bundle where the library is updated."
                 )
             self._capabilities = options.compute_capabilities or tuple(self._known_capabilities())
             self._check_capabilities()

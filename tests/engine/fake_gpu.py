@@ -100,12 +100,13 @@ class FakeTensorRt:
 
     def Runtime(self, logger: Any) -> Any:
         def deserialize(plan: bytes) -> Any:
-            if plan == b"plan":
+            if plan == b"plan" or (plan == b"plan with a runtime" and runtime.engine_host_code_allowed):
                 return _Engine(self, logger)
             logger.log("error", "the plan is damaged")
             return None
 
-        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+        runtime = SimpleNamespace(deserialize_cuda_engine=deserialize, engine_host_code_allowed=False)
+        return runtime
 
 
 class _Engine:

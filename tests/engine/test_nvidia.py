@@ -274,6 +274,15 @@ def test_a_truncated_plan_is_refused(cudart: FakeCudart, monkeypatch: pytest.Mon
         open_fake(monkeypatch, tmp_path, plan=b"pla")
 
 
+def test_an_engine_for_later_versions_brings_its_runtime(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="cannot read"):
+        open_fake(monkeypatch, tmp_path, plan=b"plan with a runtime")
+    spec = replace(SPEC, engine=replace(ENGINE, any_newer_version=True))
+    assert TensorRtSession(tmp_path / "g.plan", spec).run(FEEDS)["y"].shape == (2, 3)
+
+
 def test_other_tensors_than_the_manifests_are_refused(
     cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

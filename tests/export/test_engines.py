@@ -231,6 +231,11 @@ def test_a_graph_that_the_compiler_does_not_read(tiny_bundle: Bundle, tmp_path: 
         )
 
 
+def test_tensorrt_rtx_has_no_engines_for_later_versions() -> None:
+    with pytest.raises(InputError, match=r"tensorrt-rtx makes engines for its own version alone"):
+        EngineBuilder("tensorrt-rtx", EngineOptions(("8.6",), version_compatible=True))
+
+
 def test_tensorrt_rtx_has_no_timing_cache(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tensorrt-rtx measures nothing while it builds.*Leave out --timing-cache"):
         EngineBuilder("tensorrt-rtx", EngineOptions(("8.6",), timing_cache=tmp_path / "timing.cache"))

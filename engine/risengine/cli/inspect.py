@@ -74,11 +74,6 @@ def _identity(bundle: Bundle) -> list[tuple[str, str]]:
     ]
 
 
-def _why_not(manifest: Manifest) -> str:
-    missing = find_device(manifest.target).missing
-    return f"no: {missing or 'its engines were compiled for another GPU or another version of the library'}"
-
-
 def _source(source: Source) -> tuple[str, ...]:
     weights = f"{source.checkpoint}, sha256 {source.sha256[:12]}" if source.sha256 else "random weights"
     return source.role, source.model, weights, f"licence {source.license}", source.url
