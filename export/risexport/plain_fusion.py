@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -61,9 +62,10 @@ def blurred(values: Tensor) -> Tensor:
     kernel = [math.exp(-((tap - reach) ** 2) / (2 * deviation**2)) for tap in range(_KERNEL_PX)]
     padded = np.pad(values.numpy(), ((0, 0), (reach, reach), (reach, reach)), mode="reflect")
     height, width = values.shape[1:]
-    columns = sum(factor * padded[:, :, tap : tap + width] for tap, factor in enumerate(kernel)) / sum(kernel)
-    rows = sum(factor * columns[:, tap : tap + height] for tap, factor in enumerate(kernel)) / sum(kernel)
-    return torch.from_numpy(rows)
+    result = torch.zeros_like(values)
+    for (row, down), (column, across) in itertools.product(enumerate(kernel), repeat=2):
+        result += torch.from_numpy(padded[:, row : row + height, column : column + width]) * down * across
+    return result / sum(kernel) ** 2
 
 
 def _directions(
