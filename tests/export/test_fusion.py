@@ -29,9 +29,10 @@ from risengine.bundle import open_bundle
 from risengine.cli import main
 from risengine.errors import InputError
 from risengine.manifest import Fusion, Method
+from risengine.overrides import apply_overrides
 from risexport.blocks import Layout
 from risexport.build import build
-from risexport.config import BuildConfig, Precision
+from risexport.config import BuildConfig
 from risexport.fusion import FusedProposalEncoder
 from risexport.plain_fusion import blurred
 from risexport.presets import MethodOptions, Preset, method_for
@@ -137,31 +138,28 @@ def test_a_resnet_is_refused() -> None:
         method_for("clean", clip_facts(40, "resnet"), MethodOptions(fusion="g2l"))
 
 
+def test_nothing_to_mix_is_refused_when_loading() -> None:
+    manifest = open_bundle("tabletop").manifest
+    fused = replace(manifest, method=replace(manifest.method, fusion="g2l", global_weight=0.0))
+    with pytest.raises(InputError, match="expected 0 with fusion g2l"):
+        apply_overrides(fused, {"global_weight": 0.5})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("fusion", "precision"), [("both", "fp32"), ("g2l", "fp16")])
-def test_build(
-    fusion: Fusion,
-    precision: Precision,
-    tiny_config: BuildConfig,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The build's own parity and verification hold; the bundle says what it is, and answers."""
-    config = replace(tiny_config, out=tmp_path / "fused", precision=precision, method=MethodOptions(fusion=fusion))
+def test_build(tiny_config: BuildConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The build's own parity and verification hold, rounded too; the bundle says what it is, and answers."""
+    config = replace(tiny_config, out=tmp_path / "fused", precision="fp16", method=MethodOptions(fusion="both"))
     bundle = open_bundle(build(config))
-    assert bundle.manifest.method.fusion == fusion
+    assert bundle.manifest.method.fusion == "both"
     figures = [figure for figure in bundle.manifest.parity if figure.role == "proposal_encoder"]
     assert {figure.tensor for figure in figures} == {"global_features", "local_features", "features"}
-    assert any(figure.rounded for figure in figures) == (precision == "fp16")
+    assert {figure.rounded for figure in figures} == {False, True}
     assert main(["inspect", str(bundle.path)]) == 0
-    assert re.search(rf"fusion +{fusion}\n", capsys.readouterr().out)
+    assert re.search(r"fusion +both\n", capsys.readouterr().out)
     image, masks = (value.numpy() for value in make_inputs(6, 50, 36))
-    with risengine.load(bundle.path) as engine:
+    with risengine.load(bundle.path, global_weight=0.2) as engine:
         features = engine.encode_image(image, masks=masks[4:]).features
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-3)
-    if fusion == "g2l":
-        with pytest.raises(InputError, match="expected 0 with fusion g2l"):
-            risengine.load(bundle.path, global_weight=0.5)
 
 
 def test_bundles_of_before_have_no_fusion() -> None:
