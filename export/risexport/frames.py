@@ -36,22 +36,26 @@ def frame_views(image: Tensor, masks: Tensor, method: Method, layout: Layout) ->
     fill = torch.tensor(method.fill, device=image.device)[:, None, None]
     seen = [*planes, *(planes - blurred)]
     if layout == "dense":
-        visible = masks.float()
-        drawn = torch.stack([resize(visible * plane, rows, columns) for plane in seen], dim=1)
+        drawn = _seen_through(masks.float(), seen, rows, columns)
     else:
 
         def draw(chosen: Tensor, boxes: Boxes, size: tuple[int, int] | None) -> Tensor:
             if size is None:
-                visible = masks.index_select(0, chosen).float()
-                return torch.stack([resize(visible * plane, rows, columns) for plane in seen], dim=1)
+                return _seen_through(masks.index_select(0, chosen).float(), seen, rows, columns)
             window = window_at(boxes, size, masks)
-            visible = window.cut_masks(masks, chosen)
+            windows = [window.cut(plane) for plane in seen]
             own_rows, own_columns = _columns_of(rows, window.rows), _columns_of(columns, window.columns)
-            return torch.stack([resize(visible * window.cut(plane), own_rows, own_columns) for plane in seen], dim=1)
+            return _seen_through(window.cut_masks(masks, chosen), windows, own_rows, own_columns)
 
         parts, order = by_window(masks, mask_boxes(masks, "tight"), draw)
         drawn = torch.cat(parts).index_select(0, order)
     return torch.cat([drawn[:, :3], drawn[:, 3:] + resize(blurred, rows, columns)]) + fill
+
+
+def _seen_through(visible: Tensor, planes: list[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+    """Squashes what masks (n, h, w) show of C planes, (h, w) or (n, h, w) each, to (n, C, S, S)."""
+    # One plane at a time: the largest intermediate is (n, h, w).
+    return torch.stack([resize(visible * plane, rows, columns) for plane in planes], dim=1)
 
 
 def _matrix(masks: Tensor, axis: int, method: Method) -> Tensor:

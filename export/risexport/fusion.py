@@ -8,7 +8,8 @@ weights, and A an attention in which the class token sees only itself and patche
 * ``l2g``: y <- b(l + 2 y; A), from y = g; read from y.
 * and the inputs' own tokens l <- b(l), g <- b(g; A), where the next block needs them.
 
-All that is on the right is of before the block. No token is left out here, because the fused ones are all positive.
+All that is on the right is of before the block. No token can be left out: every patch of l and g takes part, and A is
+of the class token alone.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class FusedProposalEncoder(VitTower):
         for block in self.blocks[: self.split]:
             tokens = block(tokens)
         answers = self._fuse(tokens, token_weights(masks, self.grid, self.method))
-        found = [answers.get(name) for name in ("l2g", "g2l")]
-        outward, inward = (feature if feature is not None else next(iter(answers.values())) for feature in found)
+        built = next(iter(answers.values()))
+        outward, inward = answers.get("l2g", built), answers.get("g2l", built)
         return outward, inward, mix(outward, inward, global_weight, self.method)
 
     def _fuse(self, tokens: Tensor, weights: Tensor) -> dict[str, Tensor]:
