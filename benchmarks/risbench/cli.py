@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from risbench.ablations import ABLATIONS, opened_variants
+from risbench.language_command import add_language
 from risbench.latency_command import add_latency
 from risbench.options import add_outputs, add_overrides, add_threads, overrides_of, write_json, write_text
 from risbench.refer import DATASETS, PolygonRule, load_refer, tabletop_root
@@ -82,19 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.set_defaults(run=_run_accuracy)
     _add_strategy(accuracy)
     add_overrides(accuracy)
-    language = commands.add_parser(
-        "language",
-        help="strategies side by side, hand-written expressions, absent objects",
-        description="Asks the tabletop set with every strategy, expressions that people wrote over its scenes, and for "
-        "objects that are not there.",
-    )
-    language.add_argument("bundle", help="name of an embedded bundle, or a bundle directory")
-    language.add_argument(
-        "--refer", type=Path, metavar="ROOT", help="tabletop's data folder (default: the repository's)"
-    )
-    language.add_argument("--limit", type=int, metavar="N", help="only the first N images of every split")
-    add_outputs(language)
-    language.set_defaults(run=_run_language)
+    add_language(commands)
     agreement = commands.add_parser(
         "agreement",
         help="whether two bundles propose and choose the same masks",
@@ -211,17 +200,6 @@ def _run_accuracy(options: argparse.Namespace) -> None:
     write_json(options.json, report)
     write_text(options.markdown, markdown_accuracy(report))
     print(format_accuracy(report))
-
-
-def _run_language(options: argparse.Namespace) -> None:
-    from risbench.language import LanguageConfig, format_language, markdown_language, measure_language
-    from risengine import load
-
-    with load(options.bundle) as engine:
-        report = measure_language(engine, LanguageConfig(options.refer or tabletop_root(), limit=options.limit))
-    write_json(options.json, report)
-    write_text(options.markdown, markdown_language(report))
-    print(format_language(report))
 
 
 def _run_agreement(options: argparse.Namespace) -> None:

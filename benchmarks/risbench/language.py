@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,27 +15,36 @@ from risbench.absence import absent_phrases, area_under_curve, calibration_error
 from risbench.accuracy import ALL_KINDS, BundleFacts, bundle_facts, group_by_image
 from risbench.answers import read_truth
 from risbench.environment import Environment, read_environment
+from risbench.hybridgl import Fault, PublishedHybridgl
 from risbench.refer import ReferDataset, load_refer
 from risbench.spoken import Spoken, load_spoken
 from risbench.tables import format_table
 from risengine.config import StrategyName
 from risengine.engine import Engine
+from risengine.text import parse_expression
+from risengine.types import EncodedImage
 
-__all__ = ["LanguageConfig", "LanguageReport", "format_language", "markdown_language", "measure_language"]
+__all__ = ["PUBLISHED", "LanguageConfig", "LanguageReport", "format_language", "markdown_language", "measure_language"]
 
 STRATEGY_NAMES: tuple[StrategyName, ...] = get_args(StrategyName)
+PUBLISHED = "hybridgl with faults"
 _ABSENT = 6
+_Choosers = Mapping[str, Callable[[EncodedImage, str], int]]
 _Tally = dict[str, dict[str, list[bool]]]
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """What is asked: REFER's folder of the tabletop set, its splits, and the most images of each."""
+    """What is asked: REFER's folder of the tabletop set, its splits, and the most images of each.
+
+    ``hybridgl_faults`` are those of HybridGL's published code under which it is measured too.
+    """
 
     refer: Path
     splits: tuple[str, ...] = ("scenes", "compositional")
     limit: int | None = None
     seed: int = 0
+    hybridgl_faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,16 +90,28 @@ class LanguageReport:
     schema_version: int = 1
 
 
-def measure_language(engine: Engine, config: LanguageConfig) -> LanguageReport:
+def measure_language(
+    engine: Engine, config: LanguageConfig, published: PublishedHybridgl | None = None
+) -> LanguageReport:
     """Asks every expression of the splits with every strategy, and the hand-written ones; then for absent objects.
+
+    Args:
+        engine: What is measured.
+        config: What it is measured on.
+        published: HybridGL's guidance with ``config.hybridgl_faults``, asked in the order of the report.
 
     Raises:
         InputError: The data set or the hand-written expressions cannot be read.
     """
     dataset = load_refer(config.refer, "tabletop")
     spoken = load_spoken(config.refer)
-    tallies = {split: _choose(engine, dataset, split, config.limit) for split in config.splits}
-    tallies["spoken"], failures = _choose_spoken(engine, dataset, spoken)
+    choosers: dict[str, Callable[[EncodedImage, str], int]] = {
+        name: partial(_chosen, engine, name) for name in STRATEGY_NAMES
+    }
+    if published is not None:
+        choosers[PUBLISHED] = published.choose
+    tallies = {split: _choose(engine, choosers, dataset, split, config.limit) for split in config.splits}
+    tallies["spoken"], failures = _choose_spoken(engine, choosers, dataset, spoken)
     absent = absent_phrases(config.refer, config.seed, _ABSENT)
     return LanguageReport(
         bundle=bundle_facts(engine),
@@ -108,32 +130,37 @@ def measure_language(engine: Engine, config: LanguageConfig) -> LanguageReport:
     )
 
 
-def _choose(engine: Engine, dataset: ReferDataset, split: str, limit: int | None) -> _Tally:
+def _chosen(engine: Engine, strategy: StrategyName, encoded: EncodedImage, text: str) -> int:
+    return engine.segment(encoded, text, strategy).index
+
+
+def _choose(engine: Engine, choosers: _Choosers, dataset: ReferDataset, split: str, limit: int | None) -> _Tally:
     tally: _Tally = {}
     for image_id, refs in tqdm(group_by_image(dataset.split(split), limit).items(), desc=split, unit="image"):
         truth = read_truth(dataset, image_id, "union")
         encoded = engine.encode_image(dataset.image_path(image_id), masks=truth.masks)
         for ref in refs:
             for sentence in ref.sentences:
-                for name in STRATEGY_NAMES:
-                    answer = engine.segment(encoded, sentence.raw, name)
-                    _add(tally, sentence.kind, name, truth.ann_ids[answer.index] == ref.ann_id)
+                for name, choose in choosers.items():
+                    chosen = truth.ann_ids[choose(encoded, sentence.raw)]
+                    _add(tally, sentence.kind, name, chosen == ref.ann_id)
     return tally
 
 
-def _choose_spoken(engine: Engine, dataset: ReferDataset, spoken: Sequence[Spoken]) -> tuple[_Tally, list[Failure]]:
+def _choose_spoken(
+    engine: Engine, choosers: _Choosers, dataset: ReferDataset, spoken: Sequence[Spoken]
+) -> tuple[_Tally, list[Failure]]:
     tally: _Tally = {}
     failures = []
     for image_id in tqdm(dict.fromkeys(item.image_id for item in spoken), desc="spoken", unit="image"):
         truth = read_truth(dataset, image_id, "union")
         encoded = engine.encode_image(dataset.image_path(image_id), masks=truth.masks)
         for item in (item for item in spoken if item.image_id == image_id):
-            for name in STRATEGY_NAMES:
-                answer = engine.segment(encoded, item.text, name)
-                chosen = truth.ann_ids[answer.index]
+            for name, choose in choosers.items():
+                chosen = truth.ann_ids[choose(encoded, item.text)]
                 _add(tally, item.kind, name, chosen == item.ann_id)
-                if name == engine.strategy and chosen != item.ann_id and answer.explanation is not None:
-                    parse = answer.explanation.description.to_dict()
+                if name == engine.strategy and chosen != item.ann_id:
+                    parse = parse_expression(item.text, engine.method).description.to_dict()
                     image = dataset.images[image_id].file_name
                     failures.append(Failure(item.text, item.kind, image, item.ann_id, chosen, parse))
     return tally, failures
@@ -161,10 +188,11 @@ def _reject(
 
 def format_language(report: LanguageReport) -> str:
     """Returns the report for a terminal, in percent, with every failure on the hand-written set."""
-    header, rows = ["right object", "n", *STRATEGY_NAMES], []
+    names = _columns(report)
+    header, rows = ["right object", "n", *names], []
     for name, kinds in report.right.items():
         for kind, shares in kinds.items():
-            cells = [f"{100 * shares[strategy]:.1f}" for strategy in STRATEGY_NAMES]
+            cells = [f"{100 * shares[strategy]:.1f}" for strategy in names]
             rows.append([f"{name} {kind}", str(report.count[name][kind]), *cells])
     failures = [f'  {item.kind}: "{item.text}" ({item.image}): {item.chosen}, not {item.wanted}; {item.parse}'
                 for item in report.failures]  # fmt: skip
@@ -177,17 +205,24 @@ def format_language(report: LanguageReport) -> str:
 
 def markdown_language(report: LanguageReport) -> str:
     """Returns the table of a README with its conditions, in percent."""
-    rows = [f"| set | expressions | n | {' | '.join(STRATEGY_NAMES)} |", "|---|---|---|" + "---|" * len(STRATEGY_NAMES)]
+    names = _columns(report)
+    rows = [f"| set | expressions | n | {' | '.join(names)} |", "|---|---|---|" + "---|" * len(names)]
     for name, kinds in report.right.items():
         for kind, shares in kinds.items():
             cells = [name, kind, str(report.count[name][kind])]
-            rows.append(f"| {' | '.join([*cells, *(f'{100 * shares[s]:.1f}' for s in STRATEGY_NAMES)])} |")
+            rows.append(f"| {' | '.join([*cells, *(f'{100 * shares[s]:.1f}' for s in names)])} |")
     rejection = "; ".join(f"`{split}`: {_rejection_line(found)}" for split, found in report.rejection.items())
     conditions = (
         f"Percent of right choices among ground-truth masks; bundle `{report.bundle.name}` "
         f"({report.bundle.precision}, {report.bundle.id[:12]}). Present against absent, on own proposals: {rejection}."
     )
+    if faults := report.config.hybridgl_faults:
+        conditions += f" Faults of HybridGL's published code: {', '.join(faults)}."
     return "\n".join([*rows, "", conditions])
+
+
+def _columns(report: LanguageReport) -> tuple[str, ...]:
+    return (*STRATEGY_NAMES, PUBLISHED) if report.config.hybridgl_faults else STRATEGY_NAMES
 
 
 def _rejection_line(found: Rejection) -> str:

@@ -303,7 +303,10 @@ class Engine:
             return np.zeros((0, int(features.shape[-1])), np.float32)
         weight = np.array(self.method.global_weight, np.float32)
         side_px = self.method.image_size_px
-        step = max(1, min(_MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]), _CROPPED_PIXELS // side_px**2))
+        views = 1 if self.method.fusion == "none" else 2  # of every mask
+        step = max(
+            1, min(_MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]), _CROPPED_PIXELS // side_px**2 // views)
+        )
         step = min(step, self.manifest.graphs["proposal_encoder"].largest("N") or step)
         parts = [
             session.run({"image": pixels, "masks": proposals[start : start + step].masks, "global_weight": weight})

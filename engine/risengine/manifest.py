@@ -20,6 +20,7 @@ __all__ = [
     "Compiler",
     "EngineSpec",
     "FileSpec",
+    "Fusion",
     "GraphSpec",
     "Manifest",
     "Measure",
@@ -42,6 +43,7 @@ MANIFEST_NAME = "manifest.json"
 Role = Literal["image_encoder", "image_projector", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder"]
 Measure = Literal["relative_error", "cosine", "mask_iou", "selection_agreement"]
 Target = Literal["cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"]
+Fusion = Literal["none", "g2l", "l2g", "both"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,9 @@ class Method:
         sentence_weight: r, the share of the whole sentence in the text feature.
         similarity: ``cosine`` of both features, or ``dot`` (ResNet towers in the reference).
         tokenisation: ``spaced`` joins spaCy's tokens by single spaces as the authors do; ``plain`` keeps the text.
+        fusion: ``none`` describes masks as above. The others are HybridGL's (Liu, Li, CVPR 2025), of ViT towers: a mask
+            alone and in its blurred scene, both in the full frame, whose tokens meet in the masked blocks. ``g2l`` adds
+            the scene's to the mask's, ``l2g`` the mask's to the scene's; ``both`` mixes the two, l2g's share being v.
     """
 
     preset: str
@@ -174,11 +179,18 @@ class Method:
     sentence_weight: float
     similarity: Literal["cosine", "dot"]
     tokenisation: Literal["spaced", "plain"]
+    fusion: Fusion = "none"
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "sentence_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} = {getattr(self, name)}; expected a share in [0, 1].")
+        only = {"g2l": 0, "l2g": 1}.get(self.fusion, self.global_weight)
+        if self.global_weight != only:
+            raise InputError(
+                f"global_weight = {self.global_weight}; expected {only} with fusion {self.fusion}, which has nothing "
+                "to mix. Leave it out, or build a bundle with --fusion both."
+            )
 
 
 @dataclass(frozen=True)

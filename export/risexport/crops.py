@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
@@ -11,13 +10,11 @@ from torch import Tensor
 from risengine.manifest import Method
 from risexport.blocks import Layout
 from risexport.resample import ResizeKind, resize, resize_weights
+from risexport.windows import Boxes, by_window, window_at
 
-__all__ = ["BoxRule", "mask_spans", "square_views", "token_weights"]
+__all__ = ["BoxRule", "mask_boxes", "mask_spans", "normalised_planes", "square_views", "token_weights"]
 
 BoxRule: TypeAlias = Literal["tight", "centroid"]
-
-_WINDOWS = (4, 2, 1)
-"""Fractions of the image's sides, smallest window first."""
 
 
 def mask_spans(occupied: Tensor, rule: BoxRule) -> tuple[Tensor, Tensor]:
@@ -67,43 +64,32 @@ def square_views(image: Tensor, masks: Tensor, method: Method, layout: Layout) -
         (1 + N, 3, S, S) float32; item 0 is the image.
     """
     height, width = masks.shape[1:]
-    occupied = masks.to(torch.uint8)
-    top, rows = mask_spans(occupied.amax(2).long(), method.box_rule)
-    left, columns = mask_spans(occupied.amax(1).long(), method.box_rule)
-    planes = _planes(image, method)
-    origin = torch.zeros_like(top[:1])
-    whole = _Boxes(origin, origin + height, origin, origin + width)
+    boxes = mask_boxes(masks, method.box_rule)
+    planes = normalised_planes(image, method)
+    origin = torch.zeros_like(boxes.top[:1])
+    whole = Boxes(origin, origin + height, origin, origin + width)
     views = [_resized(planes, torch.ones(1, 1, 1, device=image.device), whole, method)]
     if layout == "dense":
-        return torch.cat([*views, _resized(planes, masks.float(), _Boxes(top, rows, left, columns), method)])
-    waiting = torch.ones_like(top, dtype=torch.bool)
-    order, placed = torch.zeros_like(top), torch.ones_like(origin)
-    for fraction in _WINDOWS:
-        size = (height + fraction - 1) // fraction, (width + fraction - 1) // fraction
-        fits = waiting & (rows <= size[0]) & (columns <= size[1])
-        chosen = torch.nonzero(fits, as_tuple=True)[0]
-        boxes = _Boxes(*(edges.index_select(0, chosen) for edges in (top, rows, left, columns)))
-        if fraction == 1:
-            views.append(_resized(planes, masks.index_select(0, chosen).float(), boxes, method))
-        else:
-            views.append(_window_views(planes, masks, chosen, boxes, size, method))
-        order = torch.where(fits, placed + fits.long().cumsum(0) - 1, order)
-        placed = placed + fits.long().sum()
-        waiting = waiting & ~fits
-    return torch.cat(views).index_select(0, torch.cat([origin, order]))
+        return torch.cat([*views, _resized(planes, masks.float(), boxes, method)])
+
+    def draw(chosen: Tensor, boxes: Boxes, size: tuple[int, int] | None) -> Tensor:
+        if size is None:
+            return _resized(planes, masks.index_select(0, chosen).float(), boxes, method)
+        window = window_at(boxes, size, masks)
+        inside = Boxes(boxes.top - window.top, boxes.rows, boxes.left - window.left, boxes.columns)
+        return _resized([window.cut(plane) for plane in planes], window.cut_masks(masks, chosen), inside, method)
+
+    crops, order = by_window(masks, boxes, draw)
+    return torch.cat([*views, *crops]).index_select(0, torch.cat([origin, order + 1]))
 
 
-@dataclass(frozen=True)
-class _Boxes:
-    """Boxes as (N,) int64 starts and lengths along both axes."""
-
-    top: Tensor
-    rows: Tensor
-    left: Tensor
-    columns: Tensor
+def mask_boxes(masks: Tensor, rule: BoxRule) -> Boxes:
+    """Returns the boxes of masks (N, H, W) bool; see :func:`mask_spans`."""
+    occupied = masks.to(torch.uint8)
+    return Boxes(*mask_spans(occupied.amax(2).long(), rule), *mask_spans(occupied.amax(1).long(), rule))
 
 
-def _planes(image: Tensor, method: Method) -> list[Tensor]:
+def normalised_planes(image: Tensor, method: Method) -> list[Tensor]:
     """Returns the channels (H, W), normalised, as differences from the fill: what is masked out becomes zero."""
     planes = []
     for channel, (mean, std, fill) in enumerate(zip(method.mean, method.std, method.fill, strict=True)):
@@ -111,22 +97,7 @@ def _planes(image: Tensor, method: Method) -> list[Tensor]:
     return planes
 
 
-def _window_views(
-    planes: list[Tensor], masks: Tensor, chosen: Tensor, boxes: _Boxes, size: tuple[int, int], method: Method
-) -> Tensor:
-    """Cuts a window of one size around the boxes of the chosen masks and resizes what lies in the boxes."""
-    height, width = masks.shape[1:]
-    top, left = boxes.top.clamp(max=height - size[0]), boxes.left.clamp(max=width - size[1])
-    pixel_rows = top[:, None] + torch.arange(size[0], device=masks.device)
-    pixel_columns = left[:, None] + torch.arange(size[1], device=masks.device)
-    pixels = pixel_rows[:, :, None] * width + pixel_columns[:, None]
-    visible = masks.flatten().index_select(0, (pixels + chosen[:, None, None] * (height * width)).flatten())
-    windows = [plane.flatten().index_select(0, pixels.flatten()).reshape(pixels.shape) for plane in planes]
-    inside = _Boxes(boxes.top - top, boxes.rows, boxes.left - left, boxes.columns)
-    return _resized(windows, visible.reshape(pixels.shape).float(), inside, method)
-
-
-def _resized(planes: list[Tensor], visible: Tensor, boxes: _Boxes, method: Method) -> Tensor:
+def _resized(planes: list[Tensor], visible: Tensor, boxes: Boxes, method: Method) -> Tensor:
     rows = resize_weights(boxes.top, boxes.rows, method.image_size_px, planes[0].shape[-2], method.resize)
     columns = resize_weights(boxes.left, boxes.columns, method.image_size_px, planes[0].shape[-1], method.resize)
     # One channel at a time: the largest intermediate is (N, H, W) rather than three times that.

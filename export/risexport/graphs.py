@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from risengine.manifest import GraphSpec, Method, Role
 from risexport.blocks import Layout
 from risexport.clip_text import ClipTextEncoder
+from risexport.fusion import FusedProposalEncoder
 from risexport.onnx_export import ExportRequest, export_graph
 from risexport.resnet import ResnetProposalEncoder
 from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder
@@ -110,7 +111,8 @@ def clip_graphs(clip: CLIP, method: Method, layout: Layout = "packed") -> list[G
     Raises:
         InputError: The image or text tower is of a kind that the method or the exporter does not cover.
     """
-    encoder = ResnetProposalEncoder if isinstance(clip.visual, ModifiedResNet) else VitProposalEncoder
+    vit = VitProposalEncoder if method.fusion == "none" else FusedProposalEncoder
+    encoder = ResnetProposalEncoder if isinstance(clip.visual, ModifiedResNet) else vit
     masks = torch.zeros(_MASKS, *_IMAGE_SIZE, dtype=torch.bool)
     masks[:, 100:200, 100:300] = True
     tokens = torch.zeros(_TEXTS, clip.context_length, dtype=torch.int64)

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from risengine.manifest import Method
+from risexport.plain_fusion import plain_fused
+from risexport.plain_steps import pooled, square
 
 __all__ = ["plain_features"]
 
@@ -25,7 +27,7 @@ __all__ = ["plain_features"]
 def plain_features(
     visual: VisionTransformer | ModifiedResNet, method: Method, image: Tensor, masks: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Computes global and local features of masks (Yu, Seo, Son, CVPR 2023).
+    """Computes global and local features of masks (Yu, Seo, Son, CVPR 2023), or HybridGL's in their place.
 
     Args:
         visual: open_clip's image tower, a ResNet or a ViT with a class token, in float32 or float64.
@@ -37,6 +39,8 @@ def plain_features(
         Global and local features, both (N, E) in the tower's precision; a ResNet's local features are of unit length,
         the others are not normalised.
     """
+    if method.fusion != "none":
+        return plain_fused(visual, method, image, masks)
     dtype = next(visual.parameters()).dtype
     mean, std, fill = (
         torch.tensor(value, dtype=dtype)[:, None, None] for value in (method.mean, method.std, method.fill)
@@ -46,9 +50,9 @@ def plain_features(
     for mask in masks:
         top, bottom = _span(mask.any(1), method)
         left, right = _span(mask.any(0), method)
-        crops.append(_square(torch.where(mask, pixels, fill)[:, top:bottom, left:right], method))
+        crops.append(square(torch.where(mask, pixels, fill)[:, top:bottom, left:right], method))
     local_features = torch.cat([visual(crop) for crop in crops])
-    whole, soft = _square(pixels, method), masks.to(dtype)
+    whole, soft = square(pixels, method), masks.to(dtype)
     if isinstance(visual, ModifiedResNet):
         return _resnet_global(visual, method, whole, soft), F.normalize(local_features, dim=-1)
     return _vit_global(visual, method, whole, soft), local_features
@@ -61,7 +65,7 @@ def _vit_global(visual: VisionTransformer, method: Method, image: Tensor, masks:
     for block in blocks[:split]:
         tokens = block(tokens)
     features = []
-    for weights in _token_weights(masks, visual.grid_size, method):
+    for weights in pooled(masks, visual.grid_size, method):
         weighted = torch.cat([weights.new_ones(1), weights.flatten()])[:, None]
         state = tokens
         for block in blocks[split:]:
@@ -76,23 +80,7 @@ def _resnet_global(visual: ModifiedResNet, method: Method, image: Tensor, masks:
         state = layer(state)
     state = F.normalize(state, dim=1)
     grid = (state.shape[2], state.shape[3])
-    return torch.cat([visual.attnpool(state * weights) for weights in _token_weights(masks, grid, method)])
-
-
-def _square(pixels: Tensor, method: Method) -> Tensor:
-    size = (method.image_size_px, method.image_size_px)
-    antialias = method.resize == "antialias"
-    return F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=antialias)
-
-
-def _token_weights(masks: Tensor, grid: tuple[int, int], method: Method) -> Tensor:
-    """Pools masks (N, H, W), 0 or 1 in floating point, to (N, rows, columns)."""
-    soft = masks[:, None]
-    if method.mask_pooling == "point":
-        return F.interpolate(soft, grid, mode="bilinear", align_corners=False)[:, 0]
-    # Repeating every pixel makes the cells' borders fall between pixels, where the average needs no fractions.
-    fine = soft.repeat_interleave(grid[0], 2).repeat_interleave(grid[1], 3)
-    return F.avg_pool2d(fine, (masks.shape[1], masks.shape[2]))[:, 0]
+    return torch.cat([visual.attnpool(state * weights) for weights in pooled(masks, grid, method)])
 
 
 def _span(occupied: Tensor, method: Method) -> tuple[int, int]:

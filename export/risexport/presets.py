@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from risengine.errors import InputError
-from risengine.manifest import Method
+from risengine.manifest import Fusion, Method
 
 __all__ = ["PRESETS", "ClipFacts", "MaskPooling", "MethodOptions", "Preset", "TowerFamily", "method_for"]
 
@@ -22,7 +22,13 @@ MaskPooling: TypeAlias = Literal["area", "point"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MASKED_BLOCKS = 3
-GLOBAL_WEIGHT = 0.95  # the paper's choice for RefCOCO and RefCOCO+; it takes 0.85 for RefCOCOg
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of OpenAI's models
+GLOBAL_WEIGHTS: dict[Fusion, float] = {
+    "none": 0.95,  # the paper's choice for RefCOCO and RefCOCO+; it takes 0.85 for RefCOCOg
+    "g2l": 0.0,
+    "l2g": 1.0,
+    "both": 0.5,  # HybridGL adds the two, which has the same direction
+}
 SENTENCE_WEIGHT = 0.5
 
 
@@ -66,6 +72,7 @@ class MethodOptions:
     sentence_weight: float | None = None
     masked_blocks: int | None = None
     mask_pooling: MaskPooling | None = None
+    fusion: Fusion | None = None
 
 
 def method_for(preset: Preset, facts: ClipFacts, options: MethodOptions | None = None) -> Method:
@@ -84,18 +91,20 @@ def method_for(preset: Preset, facts: ClipFacts, options: MethodOptions | None =
     chosen = {} if options is None else {k: v for k, v in asdict(options).items() if v is not None}
     _check_options(chosen, facts.family)
     reference = preset == "reference"
+    fusion: Fusion = chosen.get("fusion", "none")
+    # Global-Local's authors write ImageNet's mean colour into an image that is already normalised, HybridGL's CLIP's.
+    written = IMAGENET_MEAN if fusion == "none" else CLIP_MEAN
     method = Method(
         preset=preset,
         image_size_px=facts.image_size_px,
         mean=IMAGENET_MEAN if reference else facts.mean,
         std=IMAGENET_STD if reference else facts.std,
-        # The authors write ImageNet's mean colour into an image that is already normalised.
-        fill=IMAGENET_MEAN if reference else (0.0, 0.0, 0.0),
+        fill=written if reference else (0.0, 0.0, 0.0),
         resize="bilinear" if reference else "antialias",
         mask_pooling="point" if reference else "area",
         box_rule="centroid" if reference else "tight",
         masked_blocks=MASKED_BLOCKS if facts.family == "vit" else 0,
-        global_weight=GLOBAL_WEIGHT,
+        global_weight=GLOBAL_WEIGHTS[fusion],
         sentence_weight=SENTENCE_WEIGHT,
         similarity="cosine" if facts.family == "vit" else "dot",
         tokenisation="spaced" if reference else "plain",
@@ -113,3 +122,11 @@ def _check_options(chosen: dict[str, Any], family: TowerFamily) -> None:
     pooling = chosen.get("mask_pooling", "area")
     if pooling not in get_args(MaskPooling):
         raise InputError(f"mask_pooling = {pooling!r}; expected one of {', '.join(get_args(MaskPooling))}.")
+    fusion = chosen.get("fusion", "none")
+    if fusion not in get_args(Fusion):
+        raise InputError(f"fusion = {fusion!r}; expected one of {', '.join(get_args(Fusion))}.")
+    if family == "resnet" and fusion != "none":
+        raise InputError(
+            f"fusion = {fusion!r}; expected none for a ResNet tower, which has no tokens to add. Leave --fusion out, "
+            "or use a ViT such as ViT-B-16."
+        )

@@ -1,4 +1,4 @@
-"""Resizing as matrix products: every crop, squash and pooling in the graphs is ``rows @ image @ columns.T``.
+"""Resizing as matrix products: every crop, squash, pooling and blur in the graphs is ``rows @ image @ columns.T``.
 
 The weight matrices are built inside the graph from boxes and sizes, so that one graph serves every image size and every
 box, and needs no resize operator whose conventions differ between runtimes. Sample positions are ratios of integers and
@@ -8,14 +8,19 @@ would not be.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["ResizeKind", "resize", "resize_weights"]
+__all__ = ["ResizeKind", "blur", "resize", "resize_weights"]
 
 ResizeKind: TypeAlias = Literal["antialias", "bilinear", "area"]
+
+_REACH_PX = 7
+_SIGMA_PX = 2.6
+"""A 15 x 15 kernel, and the deviation that OpenCV gives one of that size: 0.3 * ((15 - 1) / 2 - 1) + 0.8."""
 
 
 def resize_weights(
@@ -80,6 +85,40 @@ def resize(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         (..., h, w) float32.
     """
     return rows @ (images @ columns.transpose(-1, -2))
+
+
+def blur(images: Tensor) -> Tensor:
+    """Blurs with a 15 x 15 Gaussian, pixels mirrored about those at the edge, as OpenCV does (but for its rounding).
+
+    Written as products of matrices, not as a convolution: what comes after the first learned operator may be rounded to
+    half precision (:mod:`risexport.precision`), and a convolution is taken for one.
+
+    Args:
+        images: (C, H, W) float32, of any size.
+
+    Returns:
+        (C, H, W) float32.
+    """
+    height, width = images.shape[1:]
+    padded = images.index_select(1, _mirrored(images, 1)).index_select(2, _mirrored(images, 2))
+    return resize(padded, _gaussian(images, height), _gaussian(images, width))
+
+
+def _mirrored(images: Tensor, axis: int) -> Tensor:
+    """Returns the places along an axis from ``-_REACH_PX`` on, mirrored into the image as often as needed, int64."""
+    size = images.shape[axis]
+    places = torch.arange(size + 2 * _REACH_PX, device=images.device) - _REACH_PX
+    period = (torch.zeros_like(places[:1]) + 2 * (size - 1)).clamp(min=1)
+    folded = places.abs() % period
+    return torch.minimum(folded, period - folded)
+
+
+def _gaussian(images: Tensor, size: int) -> Tensor:
+    """Returns the band matrix (size, size + 2 * _REACH_PX) float32 of one axis; its rows sum to one."""
+    centres = torch.arange(size, device=images.device) + _REACH_PX
+    away = (torch.arange(size + 2 * _REACH_PX, device=images.device) - centres[:, None]).float()
+    total = sum(math.exp(-((offset / _SIGMA_PX) ** 2) / 2) for offset in range(-_REACH_PX, _REACH_PX + 1))
+    return (away * away * (-0.5 / _SIGMA_PX**2)).exp() * (away.abs() <= _REACH_PX).float() * (1 / total)
 
 
 def _divide(numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:

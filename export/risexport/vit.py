@@ -21,11 +21,11 @@ from risexport.blocks import NEVER, Block, Layout, Packing, constant, require_pl
 from risexport.crops import square_views, token_weights
 from risexport.features import mix
 
-__all__ = ["VitProposalEncoder"]
+__all__ = ["VitProposalEncoder", "VitTower"]
 
 
-class VitProposalEncoder(nn.Module):
-    """The ``proposal_encoder`` role for an open_clip ``VisionTransformer`` with a class token."""
+class VitTower(nn.Module):
+    """An open_clip ``VisionTransformer`` with a class token, laid out for the graphs; a subclass says what is run."""
 
     def __init__(self, visual: nn.Module, method: Method, layout: Layout = "packed") -> None:
         """Lays the tower's weights out for the exported graph.
@@ -55,6 +55,27 @@ class VitProposalEncoder(nn.Module):
         self.norm_post = tower.ln_post
         self.projection = constant(tower.proj)
 
+    @property
+    def split(self) -> int:
+        """Index of the first masked block."""
+        return len(self.blocks) - self.method.masked_blocks
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Returns the tokens (B, 1 + T, D) that the blocks start from, of inputs (B, 3, S, S)."""
+        patches = self.patches(views).flatten(2).transpose(1, 2) + self.positions
+        class_token = self.class_token.expand(patches.shape[0], 1, -1)
+        tokens: Tensor = self.norm_pre(torch.cat([class_token, patches], dim=1))
+        return tokens
+
+    def read_out(self, class_tokens: Tensor) -> Tensor:
+        """Returns features (B, E), raw, of class tokens (B, D)."""
+        features: Tensor = self.norm_post(class_tokens) @ self.projection
+        return features
+
+
+class VitProposalEncoder(VitTower):
+    """The ``proposal_encoder`` role of the method itself."""
+
     def forward(self, image: Tensor, masks: Tensor, global_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Describes every mask by what it is in its scene and by what it is alone.
 
@@ -67,25 +88,18 @@ class VitProposalEncoder(nn.Module):
             global features (N, E) and local features (N, E), both raw float32, and their mix (N, E), of unit length
             where the method compares by cosine.
         """
-        tokens = self._embed(square_views(image, masks, self.method, self.layout))
-        split = len(self.blocks) - self.method.masked_blocks
-        for block in self.blocks[:split]:
+        tokens = self.embed(square_views(image, masks, self.method, self.layout))
+        for block in self.blocks[: self.split]:
             tokens = block(tokens)
         weights = token_weights(masks, self.grid, self.method)
         global_features = self.masked_tail(tokens[0], weights)
-        local_features = self._local(tokens[1:], split)
+        local_features = self._local(tokens[1:])
         return global_features, local_features, mix(global_features, local_features, global_weight, self.method)
 
-    def _embed(self, views: Tensor) -> Tensor:
-        patches = self.patches(views).flatten(2).transpose(1, 2) + self.positions
-        class_token = self.class_token.expand(patches.shape[0], 1, -1)
-        tokens: Tensor = self.norm_pre(torch.cat([class_token, patches], dim=1))
-        return tokens
-
-    def _local(self, tokens: Tensor, split: int) -> Tensor:
-        for block in self.blocks[split:]:
+    def _local(self, tokens: Tensor) -> Tensor:
+        for block in self.blocks[self.split :]:
             tokens = block(tokens)
-        return self._read_out(tokens[:, 0])
+        return self.read_out(tokens[:, 0])
 
     def masked_tail(self, tokens: Tensor, weights: Tensor) -> Tensor:
         """Runs the last k blocks once per mask.
@@ -97,21 +111,17 @@ class VitProposalEncoder(nn.Module):
         Returns:
             global features (N, E) float32, raw.
         """
-        blocks = self.blocks[len(self.blocks) - self.method.masked_blocks :]
+        blocks = self.blocks[self.split :]
         if self.layout == "dense":
             weighted = torch.cat([torch.ones_like(weights[:, :1]), weights], dim=1)[..., None]
             for block in blocks:
                 tokens = block(tokens * weighted)
-            return self._read_out(tokens[:, 0])
+            return self.read_out(tokens[:, 0])
         packing = _pack(weights)
         packed = rows(tokens, packing.position)
         for block in blocks:
             packed = block.masked(packed * packing.weight, packing)  # type: ignore[operator]
-        return self._read_out(packed)
-
-    def _read_out(self, class_tokens: Tensor) -> Tensor:
-        features: Tensor = self.norm_post(class_tokens) @ self.projection
-        return features
+        return self.read_out(packed)
 
 
 def _pack(weights: Tensor) -> Packing:

@@ -120,6 +120,12 @@ def test_masking_changes_the_global_feature(vit: CLIP, image: np.ndarray) -> Non
     assert (one - part).abs().max() > 1e-2
 
 
+def test_hybridgls_encoder_is_refused(vit: CLIP, image: np.ndarray) -> None:
+    fused = dataclasses.replace(CLEAN, fusion="g2l", global_weight=0.0)
+    with pytest.raises(InputError, match="fusion g2l; expected none"):
+        encode_masks(vit.visual, image, np.ones((1, 37, 61), np.bool_), fused)
+
+
 @PRESETS
 def test_local_feature_is_open_clips_feature_of_the_filled_crop(vit: CLIP, image: np.ndarray, method: Method) -> None:
     mask = np.zeros((37, 61), np.bool_)

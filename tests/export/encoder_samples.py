@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec, Method
@@ -21,6 +23,26 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 def clip_facts(image_size: int, family: TowerFamily = "vit") -> ClipFacts:
     return ClipFacts("test", "random", "", family, image_size, 64, 77, CLIP_MEAN, CLIP_STD)
+
+
+def random_tower(seed: int = 0, quick_gelu: bool = False, **overrides: object) -> VisionTransformer:
+    torch.manual_seed(seed)
+    vision = {"layers": 4, "width": 48, "head_width": 16, "patch_size": 8, "image_size": 40, **overrides}
+    text = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
+    model = open_clip.CLIP(32, vision, text, quick_gelu=quick_gelu).eval()
+    return _perturbed(model.visual, seed)
+
+
+def _perturbed(tower: nn.Module, seed: int) -> nn.Module:
+    """Moves biases and norms off their initial zeros and ones, which would hide errors."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in tower.named_parameters():
+            if name.endswith("bias"):
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+            elif "ln_" in name:
+                parameter.mul_(1 + 0.3 * torch.randn(parameter.shape, generator=generator))
+    return tower.requires_grad_(False)
 
 
 def make_inputs(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:

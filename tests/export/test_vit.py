@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from encoder_samples import (
     make_inputs,
     open_session,
     plainly,
+    random_tower,
     run_module,
 )
 from open_clip.modified_resnet import ModifiedResNet
@@ -35,32 +35,12 @@ from risexport.presets import MethodOptions, Preset, method_for
 from risexport.vit import VitProposalEncoder
 
 
-def _tower(seed: int = 0, quick_gelu: bool = False, **overrides: object) -> open_clip.transformer.VisionTransformer:
-    torch.manual_seed(seed)
-    vision = {"layers": 4, "width": 48, "head_width": 16, "patch_size": 8, "image_size": 40, **overrides}
-    text = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
-    model = open_clip.CLIP(32, vision, text, quick_gelu=quick_gelu).eval()
-    return _perturbed(model.visual, seed)
-
-
-def _perturbed(tower: nn.Module, seed: int) -> nn.Module:
-    """Moves biases and norms off their initial zeros and ones, which would hide errors."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in tower.named_parameters():
-            if name.endswith("bias"):
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-            elif "ln_" in name:
-                parameter.mul_(1 + 0.3 * torch.randn(parameter.shape, generator=generator))
-    return tower.requires_grad_(False)
-
-
 @pytest.mark.parametrize("layout", ["packed", "dense"])
 @pytest.mark.parametrize("preset", ["clean", "reference"])
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 33, 70), (7, 61, 44), (64, 48, 97)])
 def test_equals_plain_computation(preset: Preset, count: int, height: int, width: int, layout: Layout) -> None:
     method = method_for(preset, clip_facts(40), MethodOptions(global_weight=0.7))
-    tower = _tower(count)
+    tower = random_tower(count)
     image, masks = make_inputs(count, height, width)
     actual = run_module(VitProposalEncoder(tower, method, layout), image, masks, 0.7)
     assert_close(actual, plainly(tower, method, image, masks), 1e-5)
@@ -68,7 +48,7 @@ def test_equals_plain_computation(preset: Preset, count: int, height: int, width
 
 def test_one_reference_graph_serves_all_sizes(tmp_path: Path) -> None:
     method = replace(method_for("reference", clip_facts(40)), masked_blocks=2)
-    encoder = VitProposalEncoder(_tower(layers=3), method)
+    encoder = VitProposalEncoder(random_tower(layers=3), method)
     export_encoder(encoder, tmp_path / "graph.onnx")
     assert_serves_all_sizes(open_session(tmp_path / "graph.onnx"), encoder)
 
@@ -107,7 +87,7 @@ def test_graph_is_compact(tiny_bundle: Bundle, clean_encoder: VitProposalEncoder
     ],
 )
 def test_tower_variants(options: dict[str, object]) -> None:
-    tower = _tower(**options)
+    tower = random_tower(**options)
     method = method_for("clean", clip_facts(40))
     image, masks = make_inputs(5, 50, 36)
     actual = run_module(VitProposalEncoder(tower, method), image, masks, method.global_weight)
@@ -116,7 +96,7 @@ def test_tower_variants(options: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("masked_blocks", [1, 4])
 def test_any_number_of_masked_blocks(masked_blocks: int) -> None:
-    tower = _tower()
+    tower = random_tower()
     method = replace(method_for("clean", clip_facts(40)), masked_blocks=masked_blocks, similarity="dot")
     image, masks = make_inputs(6, 50, 36)
     actual = run_module(VitProposalEncoder(tower, method), image, masks, method.global_weight)
@@ -124,7 +104,7 @@ def test_any_number_of_masked_blocks(masked_blocks: int) -> None:
 
 
 def test_full_mask_gives_the_ordinary_image_feature() -> None:
-    tower = _tower()
+    tower = random_tower()
     method = method_for("clean", clip_facts(40))
     image, _ = make_inputs(1, 40, 40)
     views = (image.permute(2, 0, 1)[None] / 255 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[
@@ -169,7 +149,7 @@ def test_mask_spans(mask: str, rule: BoxRule, expected: tuple[int, int]) -> None
 )
 def test_other_vits_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        VitProposalEncoder(_tower(**options), method_for("clean", clip_facts(40)))
+        VitProposalEncoder(random_tower(**options), method_for("clean", clip_facts(40)))
 
 
 def test_other_towers_are_refused() -> None:

@@ -54,9 +54,14 @@ def encode_masks(
         method: The method's values.
 
     Raises:
-        InputError: The tower is neither a ViT with a class token nor a modified ResNet, a mask is empty, or the masks
-            are of another size than the image.
+        InputError: The tower is neither a ViT with a class token nor a modified ResNet, a mask is empty, the masks are
+            of another size than the image, or the method is HybridGL's, which this reference is not.
     """
+    if method.fusion != "none":
+        raise InputError(
+            f"method has fusion {method.fusion}; expected none: the reference is Yu, Seo and Son's. Measure this "
+            "bundle without the reference."
+        )
     if masks.shape[1:] != image.shape[:2]:
         raise InputError(f"masks are {masks.shape[1:]}; expected the image's {image.shape[:2]}. Resize them first.")
     if not masks.any(axis=(1, 2)).all():
