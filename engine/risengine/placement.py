@@ -1,0 +1,54 @@
+"""Where the logits of a mask lie on the image: they cover SAM's padded square, the image its upper left part."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["axis_weights", "nearest_logits"]
+
+
+def axis_weights(side: int, longest: int, low: int, square: int) -> NDArray[np.float32]:
+    """Returns what brings one axis of the logits to the image's size.
+
+    Args:
+        side: The image's pixels along the axis.
+        longest: Pixels of its longest side.
+        low: Logits along the axis, which cover the padded square.
+        square: Side of SAM's square input.
+
+    Returns:
+        (side, low) float32; the size without padding is rounded in integers as in ``image_encoder``.
+    """
+    inner = max(1, (2 * side * square + longest) // (2 * longest))
+    return _bilinear_matrix(side, inner) @ _bilinear_matrix(square, low)[:inner]
+
+
+def nearest_logits(
+    points: NDArray[np.float32], size: tuple[int, int], logits_size: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns row and column, (P,) int64 each, of the logits nearest to points.
+
+    Args:
+        points: (P, 2) float32 xy in pixels of the image.
+        size: (H, W) of the image in pixels.
+        logits_size: (h, w) of the logits, which cover the padded square.
+    """
+    # Beyond the image is padding. In integers: a rounded product could point past the logits.
+    longest, logits_xy = max(size), logits_size[::-1]
+    limits = [-(-side * logits // longest) - 1 for side, logits in zip(size[::-1], logits_xy, strict=True)]
+    places = points * (np.array(logits_xy) / longest)
+    columns, rows = np.minimum(places.astype(np.int64), limits).T
+    return rows, columns
+
+
+def _bilinear_matrix(out_size: int, in_size: int) -> NDArray[np.float32]:
+    """(out, in) weights of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` along one axis."""
+    centre = np.clip((np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5, 0, in_size - 1)
+    low = np.floor(centre).astype(np.int64)
+    high = np.minimum(low + 1, in_size - 1)
+    matrix = np.zeros((out_size, in_size), np.float32)
+    rows = np.arange(out_size)
+    matrix[rows, low] += (1 - (centre - low)).astype(np.float32)
+    matrix[rows, high] += (centre - low).astype(np.float32)
+    return matrix
