@@ -10,7 +10,7 @@ from typing import get_args
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import BackendError, BundleError
-from risengine.manifest import OPTIONAL_ROLES, Role, Target
+from risengine.manifest import HOST_TARGETS, OPTIONAL_ROLES, Role, Target
 from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu
 from risengine.onnx_session import PROVIDERS, OnnxSession, onnxruntime_module
 from risengine.openvino_session import OpenVinoSession, openvino_module
@@ -22,7 +22,6 @@ __all__ = ["Device", "choose_device", "find_device", "find_devices", "open_sessi
 _LOG = logging.getLogger(__name__)
 
 _ONNX: tuple[Target, ...] = ("cpu", "cuda", "openvino")
-_HOSTS: tuple[Target, ...] = ("cpu", "openvino")
 _LIBRARIES: dict[Target, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
@@ -87,7 +86,7 @@ def usable_devices(bundle: Bundle) -> tuple[Device, ...]:
 
 def roles_on(bundle: Bundle, device: Target) -> tuple[Role, ...]:
     """Returns the graphs of a bundle that a device runs; without a GPU, NumPy does what the optional ones do."""
-    left_out = OPTIONAL_ROLES if device in _HOSTS else ()
+    left_out = OPTIONAL_ROLES if device in HOST_TARGETS else ()
     return tuple(role for role in get_args(Role) if role in bundle.manifest.graphs and role not in left_out)
 
 

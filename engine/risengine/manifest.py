@@ -16,6 +16,7 @@ from risengine.errors import BundleError, InputError
 
 __all__ = [
     "FORMAT_VERSION",
+    "HOST_TARGETS",
     "MANIFEST_NAME",
     "OPTIONAL_ROLES",
     "Compiler",
@@ -53,6 +54,9 @@ Role = Literal[
 ]
 Measure = Literal["relative_error", "cosine", "mask_iou", "selection_agreement"]
 Target = Literal["cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"]
+
+HOST_TARGETS: tuple[Target, ...] = ("cpu", "openvino")
+"""Targets that are no GPU."""
 
 OPTIONAL_ROLES: tuple[Role, ...] = ("mask_measurer",)
 """Graphs that a bundle may lack: ``mask_measurer`` does on a GPU what NumPy does in the host's memory."""
