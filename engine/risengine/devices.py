@@ -10,14 +10,14 @@ from typing import get_args
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import BackendError, BundleError
-from risengine.manifest import HOST_TARGETS, OPTIONAL_ROLES, Role, Target
+from risengine.manifest import Role, Target
 from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu
 from risengine.onnx_session import PROVIDERS, OnnxSession, onnxruntime_module
 from risengine.openvino_session import OpenVinoSession, openvino_module
 from risengine.session import Session
 from risengine.tensorrt_session import TensorRtSession
 
-__all__ = ["Device", "choose_device", "find_device", "find_devices", "open_session", "roles_on", "usable_devices"]
+__all__ = ["Device", "choose_device", "find_device", "find_devices", "open_session", "usable_devices"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,12 +82,6 @@ def usable_devices(bundle: Bundle) -> tuple[Device, ...]:
     target = bundle.manifest.target
     fitting = (target, *(other for other in _ONNX if other != target)) if target in _ONNX else (target,)
     return tuple(found for found in map(find_device, fitting) if not found.missing and not _refusal(bundle, found))
-
-
-def roles_on(bundle: Bundle, device: Target) -> tuple[Role, ...]:
-    """Returns the graphs of a bundle that a device runs; without a GPU, NumPy does what the optional ones do."""
-    left_out = OPTIONAL_ROLES if device in HOST_TARGETS else ()
-    return tuple(role for role in get_args(Role) if role in bundle.manifest.graphs and role not in left_out)
 
 
 def open_session(bundle: Bundle, role: Role, device: Target, config: RuntimeConfig) -> Session:

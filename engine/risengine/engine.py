@@ -17,7 +17,7 @@ from risengine.bundle import Bundle, open_bundle
 from risengine.caller_masks import MasksLike, read_masks
 from risengine.confidence import calibration_of
 from risengine.config import RuntimeConfig, StrategyName, check_strategy
-from risengine.devices import choose_device, open_session, roles_on
+from risengine.devices import choose_device, open_session
 from risengine.errors import InputError
 from risengine.found import Found
 from risengine.images import ImageLike, load_image
@@ -84,7 +84,7 @@ class Engine:
         load_language_model()
         self._bundle = bundle
         self.sessions: dict[Role, Session] = {
-            role: open_session(bundle, role, device, config) for role in roles_on(bundle, device)
+            role: open_session(bundle, role, device, config) for role in bundle.manifest.roles_on(device)
         }
         self._text = TextEncoder(
             self.sessions["text_encoder"], bundle.tokenizer_path, bundle.manifest.text.context_length

@@ -357,6 +357,11 @@ class Manifest:
             raise BundleError(f"{MANIFEST_NAME} lists no graph for {', '.join(missing)}. Rebuild the bundle.")
         return manifest
 
+    def roles_on(self, device: Target) -> tuple[Role, ...]:
+        """Returns the graphs that a device runs; without a GPU, NumPy does what the optional ones do."""
+        left_out = OPTIONAL_ROLES if device in HOST_TARGETS else ()
+        return tuple(role for role in get_args(Role) if role in self.graphs and role not in left_out)
+
     def encode(self) -> bytes:
         """Returns the manifest as indented JSON, UTF-8."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"

@@ -1,4 +1,4 @@
-"""The bundle's six graphs, and a seventh for GPUs: the module in each role, names, example sizes, dynamic dimensions."""
+"""A bundle's graphs: which module plays a role, with which names, example sizes and dynamic dimensions."""
 
 from __future__ import annotations
 
