@@ -135,7 +135,7 @@ class SamImage:
         parts = zip(np.split(prompts, ends), np.split(slots, ends), strict=True)
         return self.drawer.joined([self._logits(decoded, *part) for part in parts])
 
-    @property
+    @cached_property
     def _measurer(self) -> DeviceSession | None:
         session = self.sessions.get("mask_measurer")
         return session if isinstance(session, DeviceSession) else None
