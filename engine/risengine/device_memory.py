@@ -27,6 +27,7 @@ class DeviceArray:
         shape: Its shape.
         dtype: Its NumPy dtype.
         memory: Where it was allocated.
+        device: CUDA's number of the GPU.
     """
 
     def __init__(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -36,7 +37,7 @@ class DeviceArray:
             BackendError: The GPU has not enough memory.
         """
         self.shape, self.dtype = shape, dtype
-        self.memory = memory
+        self.memory, self.device = memory, memory.device
         self.nbytes = math.prod(shape) * dtype.itemsize
         self.address = memory.allocate(self.nbytes)
         weakref.finalize(self, memory.free, self.address)
@@ -78,7 +79,7 @@ class DeviceArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """See https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html."""
-        return CUDA, self.memory.device
+        return CUDA, self.device
 
     def __dlpack__(
         self,
@@ -238,6 +239,11 @@ class OnDevice:
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its elements together."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def describe(name: str, array: Any) -> Any:
