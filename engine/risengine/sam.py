@@ -50,7 +50,7 @@ class SamImage:
     """An encoded image and the decoders to prompt.
 
     Attributes:
-        sessions: ``point_decoder`` and ``mask_decoder`` are used, and ``mask_measurer`` where it is there.
+        sessions: ``point_decoder`` and ``mask_decoder`` are used, and ``mask_measurer`` where a GPU runs it.
         projections: What ``image_projector`` made of the image's embedding, by name: inputs of ``point_decoder``.
         grid: (h, w) of the embedding.
         size: (H, W) of the image in pixels.
@@ -138,7 +138,7 @@ class SamImage:
     @cached_property
     def _measurer(self) -> DeviceSession | None:
         session = self.sessions.get("mask_measurer")
-        return session if isinstance(session, DeviceSession) else None
+        return session if isinstance(session, DeviceSession) and session.on_gpu else None
 
     def _logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> Any:
         """Computes masks' logits in one call."""

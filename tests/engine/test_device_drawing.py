@@ -138,6 +138,18 @@ def test_proposals_are_the_hosts(
     np.testing.assert_array_equal(np.asarray(masks), expected.masks)
 
 
+def test_a_cpu_has_no_use_for_the_graph(
+    measurers: dict[int, OnnxSession], cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, size = CASES[0]
+    sam, image = FakeSam(0), np.zeros((*size, 3), np.uint8)
+    expected = generate_proposals(sam.sessions, image, options, SIDE_PX)
+    monkeypatch.setattr(on_fake_gpu(measurers[16], cudart), "_on_gpu", False)
+    found = find_proposals({**sam.sessions, "mask_measurer": measurers[16]}, image, options, SIDE_PX)
+    assert found.proposals == expected
+    assert set(found.held) == {None}
+
+
 @pytest.fixture
 def on_the_gpu(
     engine: risengine.Engine, measurers: dict[int, OnnxSession], cudart: FakeCudart, request: pytest.FixtureRequest

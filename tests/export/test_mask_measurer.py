@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,15 @@ from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_
 from torch.nn.functional import interpolate
 
 from risengine.config import RuntimeConfig
+from risengine.device_drawing import MASKS_PER_CALL
+from risengine.manifest import ShapeProfile
 from risengine.masks import mask_boxes
 from risengine.onnx_session import OnnxSession
 from risengine.placement import axis_weights
 from risengine.upsample import Upsampler
+from risexport.config import EngineOptions
+from risexport.engine_layers import Layer
+from risexport.engines import EngineBuilder
 from risexport.graphs import measurer_graph
 from risexport.mask_measurer import measure_masks
 from risexport.parity import TOLERANCES, ParityError
@@ -97,6 +104,21 @@ def test_any_image_is_measured_as_on_the_host(
         unsure_px = (np.abs(values - np.float32(cut)) < 1e-5).sum(axis=(1, 2))
         difference = np.abs(outputs["areas"][:, column] - (values > np.float32(cut)).sum(axis=(1, 2)))
         assert (difference <= unsure_px).all()
+
+
+def test_an_engine_of_true_size_is_in_single_precision(tmp_path: Path) -> None:
+    spec = measurer_graph((256, 256)).export(tmp_path)
+    builder = EngineBuilder("tensorrt-rtx", EngineOptions(("8.6", "8.9")))
+    (tmp_path / "out").mkdir()
+    engine = builder.compile("mask_measurer", spec, tmp_path, tmp_path / "out", lambda stage: None).engine
+    assert engine is not None
+    assert engine.profiles == {
+        "logits": ShapeProfile((1, 256, 256), (16, 256, 256), (MASKS_PER_CALL, 256, 256)),
+        "rows": ShapeProfile((1, 256), (480, 256), (1080, 256)),
+        "columns": ShapeProfile((1, 256), (640, 256), (1920, 256)),
+    }
+    layers = msgspec.json.decode((tmp_path / "out" / engine.layers.file).read_bytes(), type=tuple[Layer, ...])
+    assert {"Float"} <= {operand for layer in layers for operand in layer.operands} <= {"Float", "Int32", "Int64"}
 
 
 def test_the_build_notices_what_is_wrong(measurer: OnnxSession) -> None:
