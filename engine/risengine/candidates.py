@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from risengine.drawing import HeldMask
 from risengine.found import Found
 from risengine.manifest import ProposalSettings
-from risengine.masks import pack_mask
+from risengine.masks import pack_window
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import Crop, Prompts
 from risengine.sam import Decoded, SamImage
@@ -135,9 +135,9 @@ class Candidates:
 
     def _drawn(self, logits: Any, boxes: NDArray[np.float32]) -> list[str]:
         """Turns logits of candidates into COCO counts; ``boxes`` (M, 4) are in pixels of the crop."""
-        x0, y0 = self._crop.box[:2]
-        drawn = zip(self._sam.drawer.masks(logits), boxes, strict=True)
-        return [pack_mask(mask, box, (y0, x0), self._size) for mask, box in drawn]
+        corners = (boxes[:, 1::-1] + self._crop.box[1::-1]).astype(np.int64)
+        drawn = zip(self._sam.drawer.windows(logits, boxes), corners.tolist(), strict=True)
+        return [pack_window(window, (y, x), self._size) for window, (y, x) in drawn]
 
 
 def points_to_ask(settings: ProposalSettings, points: int) -> int:

@@ -8,6 +8,7 @@ weights that are one at some logits and zero elsewhere read these.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,14 +86,20 @@ class DeviceDrawer:
             np.unique(nearest, return_inverse=True) for nearest in nearest_logits(points, self._size, (height, width))
         )
         picker = DeviceDrawer(self._session, _selection(rows, height), _selection(columns, width))
-        for masks in picker.masks(logits):
-            covered += masks[row, column]
+        for output in picker._run(logits, ("masks",)):
+            covered += np.count_nonzero(output["masks"][:, row, column], axis=0)
         return covered
 
-    def masks(self, logits: DeviceArray) -> Iterator[NDArray[np.bool_]]:
-        """See :class:`risengine.drawing.Drawer`."""
-        for output in self._run(logits, ("masks",)):
-            yield from output["masks"]
+    def windows(self, logits: DeviceArray, boxes: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
+        """See :class:`risengine.drawing.Drawer`; of each mask the rows that its box spans visit the host."""
+        edges = iter(boxes.astype(np.int64).tolist())
+        height, width = self._size
+        for output in self._run(logits, ()):
+            masks: DeviceArray = output["masks"]
+            for index, (x0, y0, x1, y1) in enumerate(itertools.islice(edges, len(masks))):
+                rows = np.empty((y1 - y0, width), np.bool_)
+                masks.memory.to_host(rows, masks.address + (index * height + y0) * width)
+                yield rows[:, x0:x1]
 
     def draw(self, logits: DeviceArray) -> DeviceArray:
         """Draws masks that stay on the GPU.

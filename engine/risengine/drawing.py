@@ -49,8 +49,8 @@ class Drawer(Protocol):
         """Returns how many masks cover each point, (P,) int64, of (P, 2) float32 xy in pixels."""
         ...
 
-    def masks(self, logits: Any) -> Iterator[NDArray[np.bool_]]:
-        """Yields the masks, (H, W) bool in the host's memory."""
+    def windows(self, logits: Any, boxes: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
+        """Yields the masks inside their boxes of :meth:`measure`, (y1 - y0, x1 - x0) bool in the host's memory."""
         ...
 
     def joined(self, parts: Sequence[Any]) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from risengine.candidates import Candidates, points_to_ask
 from risengine.found import Found
 from risengine.manifest import ProposalSettings, Role
-from risengine.masks import box_from_runs, pack_mask, pack_runs, unpack_runs
+from risengine.masks import box_from_runs, pack_runs, pack_window, unpack_runs
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import Prompts, generator_crops
 from risengine.regions import remove_small_regions
@@ -105,8 +105,8 @@ def prompted_proposals(
         prompt = np.repeat(np.arange(len(slot)), slot.shape[1])
         logits = sam.logits(decoded, prompt, slot.ravel())
         stability, boxes = sam.drawer.measure(logits, settings.stability_score_offset)
-        drawn = zip(sam.drawer.masks(logits), boxes, strict=True)
-        counts = [pack_mask(mask, box, (0, 0), sam.size) for mask, box in drawn]
+        drawn = zip(sam.drawer.windows(logits, boxes), boxes[:, 1::-1].astype(np.int64).tolist(), strict=True)
+        counts = [pack_window(window, (y, x), sam.size) for window, (y, x) in drawn]
         scores = decoded.scores[prompt, slot.ravel()]
         parts.append(Proposals(sam.size, tuple(counts), boxes, scores, np.nan_to_num(stability)))
         done += len(slot)

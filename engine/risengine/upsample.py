@@ -99,6 +99,11 @@ class Upsampler:
         covering: NDArray[np.int64] = np.count_nonzero(logits[:, rows, columns] > 0, axis=0)
         return covering
 
+    def windows(self, logits: NDArray[np.float32], boxes: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
+        """Yields the masks inside their boxes; see :class:`risengine.drawing.Drawer`."""
+        for mask, (x0, y0, x1, y1) in zip(self.masks(logits), boxes.astype(np.int64).tolist(), strict=True):
+            yield mask[y0:y1, x0:x1]
+
     def joined(self, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Joins logits, (M, h, w) each."""
         return np.concatenate(parts)

@@ -92,7 +92,11 @@ def test_measures_and_masks_are_the_hosts(
     assert cudart.copied_to_host - before == 70 * (2 * 4 + 4 * 4)
     np.testing.assert_array_equal(boxes, host.measure(logits, 1.0)[1])
     np.testing.assert_allclose(stability, host.measure(logits, 1.0)[0], atol=2 / np.prod(size))
-    np.testing.assert_array_equal(np.stack(list(device.masks(held))), expected)
+    before = cudart.copied_to_host
+    windows = list(device.windows(held, boxes))
+    assert cudart.copied_to_host - before == (boxes[:, 3] - boxes[:, 1]).sum() * size[1]  # the rows of the boxes
+    for actual, wanted in zip(windows, host.windows(logits, boxes), strict=True):
+        np.testing.assert_array_equal(actual, wanted)
     np.testing.assert_array_equal(device.draw(held).to_host(), expected)
     points = rng.random((50, 2)).astype(np.float32) * np.float32(size[::-1])
     np.testing.assert_array_equal(device.covering(held, points), host.covering(logits, points))
@@ -199,9 +203,10 @@ def test_what_visits_the_host(
     monkeypatch.setattr(OnnxSession, "run_on_device", watch)
     encoded = on_the_gpu.encode_image(picture.path)
     (channels,) = {t.shape[-1] for t in on_the_gpu.sessions["mask_decoder"].inputs if t.name == "mask_tokens"}
-    prompts, masks = on_the_gpu.proposal_settings.points_per_side**2, len(encoded.proposals)
+    prompts, boxes = on_the_gpu.proposal_settings.points_per_side**2, encoded.proposals.boxes
+    masks = len(boxes)
     decoded = prompts * 3 * 4 * (1 + int(channels))  # predicted IoUs and mask tokens
-    drawn = masks * encoded.size[0] * encoded.size[1]
+    drawn = int((boxes[:, 3] - boxes[:, 1]).sum()) * encoded.size[1]
     assert cudart.copied_to_host == decoded + sum(measured) * 24 + drawn + encoded.features.nbytes
     assert sum(measured) > masks
     assert sum(map(len, described)) == masks
