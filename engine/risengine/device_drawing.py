@@ -50,6 +50,7 @@ class DeviceDrawer:
         self._session = session
         self._weights = rows, columns
         self._uploaded: tuple[DeviceArray, DeviceArray] | None = None
+        self._whole: DeviceDrawer | None = None  # draws into the image what is cut out of it here
 
     @staticmethod
     def of_image(
@@ -119,10 +120,10 @@ class DeviceDrawer:
 
     def kept(self, logits: DeviceArray, corner: tuple[int, int], size: tuple[int, int]) -> list[HeldMask]:
         """See :class:`risengine.drawing.Drawer`."""
-        drawer = self
-        if self._size != size:
-            drawer = DeviceDrawer(self._session, *map(_placed, self._weights, corner, size))
-        return [_OnDevice(drawer, logits, row) for row in range(len(logits))]
+        if self._whole is None:
+            weights = map(_placed, self._weights, corner, size)
+            self._whole = self if self._size == size else DeviceDrawer(self._session, *weights)
+        return [_OnDevice(self._whole, logits, row) for row in range(len(logits))]
 
     @property
     def _size(self) -> tuple[int, int]:
