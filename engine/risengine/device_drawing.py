@@ -50,7 +50,7 @@ class DeviceDrawer:
         self._session = session
         self._weights = rows, columns
         self._uploaded: tuple[DeviceArray, DeviceArray] | None = None
-        self._whole: DeviceDrawer | None = None  # draws into the image what is cut out of it here
+        self._whole: DeviceDrawer | None = None  # draws a crop's masks into the image
 
     @staticmethod
     def of_image(
@@ -120,10 +120,9 @@ class DeviceDrawer:
 
     def kept(self, logits: DeviceArray, corner: tuple[int, int], size: tuple[int, int]) -> list[HeldMask]:
         """See :class:`risengine.drawing.Drawer`."""
-        if self._whole is None:
-            weights = map(_placed, self._weights, corner, size)
-            self._whole = self if self._size == size else DeviceDrawer(self._session, *weights)
-        return [_OnDevice(self._whole, logits, row) for row in range(len(logits))]
+        if self._whole is None and self._size != size:
+            self._whole = DeviceDrawer(self._session, *map(_placed, self._weights, corner, size))
+        return [_OnDevice(self._whole or self, logits, row) for row in range(len(logits))]
 
     @property
     def _size(self) -> tuple[int, int]:
