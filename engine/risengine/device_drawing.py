@@ -1,9 +1,9 @@
 """Measuring and drawing masks on the GPU that decoded them, by the graph ``mask_measurer``.
 
-The graph multiplies logits by the weights of both axes, which the host makes for an image's size, and returns counts of
-pixels, boxes and the masks. So the sizes of its outputs follow from the shapes of its inputs, as native engines need,
-and other weights make it do other things: weights that are zero outside a crop draw a crop's masks into the image, and
-weights that are one at some logits and zero elsewhere read these.
+The graph takes the logits' weights for the pixels of both axes, which the host makes for an image's size, and returns
+counts of pixels, boxes and the masks. So the sizes of its outputs follow from the shapes of its inputs, as native
+engines need, and other weights make it do other things: weights that are zero outside a crop draw a crop's masks into
+the image, and weights that are one at some logits read these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from risengine.device_memory import DeviceArray
 from risengine.drawing import HeldMask, stability_scores
-from risengine.placement import axis_weights, nearest_logits
+from risengine.placement import TAPS, Taps, axis_taps, nearest_logits, tap_feeds
 from risengine.session import DeviceSession
 
 __all__ = ["MASKS_PER_CALL", "DeviceDrawer", "draw_held"]
@@ -39,17 +39,17 @@ class DeviceDrawer:
 
     held_bytes = 1 << 29
 
-    def __init__(self, session: DeviceSession, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> None:
+    def __init__(self, session: DeviceSession, rows: Taps, columns: Taps) -> None:
         """Prepares the weights.
 
         Args:
             session: Of ``mask_measurer``.
-            rows: (H, h) float32, weights of the logits in every row of pixels.
-            columns: (W, w) float32, likewise.
+            rows: Weights of the logits in each of H rows of pixels.
+            columns: In each of W columns.
         """
         self._session = session
-        self._weights = rows, columns
-        self._uploaded: tuple[DeviceArray, DeviceArray] | None = None
+        self._taps = rows, columns
+        self._uploaded: dict[str, DeviceArray] = {}
         self._whole: DeviceDrawer | None = None  # draws a crop's masks into the image
 
     @staticmethod
@@ -65,7 +65,7 @@ class DeviceDrawer:
             sam_image_size_px: Side of SAM's square input.
         """
         rows, columns = (
-            axis_weights(side, max(size), low, sam_image_size_px) for side, low in zip(size, logits_size, strict=True)
+            axis_taps(side, max(size), low, sam_image_size_px) for side, low in zip(size, logits_size, strict=True)
         )
         return DeviceDrawer(session, rows, columns)
 
@@ -121,24 +121,22 @@ class DeviceDrawer:
     def kept(self, logits: DeviceArray, corner: tuple[int, int], size: tuple[int, int]) -> list[HeldMask]:
         """See :class:`risengine.drawing.Drawer`."""
         if self._whole is None and self._size != size:
-            self._whole = DeviceDrawer(self._session, *map(_placed, self._weights, corner, size))
+            self._whole = DeviceDrawer(self._session, *map(_placed, self._taps, corner, size))
         return [_OnDevice(self._whole or self, logits, row) for row in range(len(logits))]
 
     @property
     def _size(self) -> tuple[int, int]:
-        return len(self._weights[0]), len(self._weights[1])
+        return len(self._taps[0]), len(self._taps[1])
 
     def _run(self, logits: DeviceArray, to_host: Collection[str], offset: float = 0.0) -> Iterator[dict[str, Any]]:
         """Runs the graph on as many masks at a time as there is room for."""
-        if self._uploaded is None:
-            rows, columns = map(logits.memory.upload, self._weights)
-            self._uploaded = rows, columns
+        if not self._uploaded:
+            self._uploaded = {name: logits.memory.upload(part) for name, part in tap_feeds(*self._taps).items()}
         step = max(1, min(MASKS_PER_CALL, _MEASURED_PIXELS // (self._size[0] * self._size[1])))
         for start in range(0, len(logits), step):
             feeds = {
                 "logits": logits.part(start, min(start + step, len(logits))),
-                "rows": self._uploaded[0],
-                "columns": self._uploaded[1],
+                **self._uploaded,
                 "stability_score_offset": np.array(offset, np.float32),
             }
             yield self._session.run_on_device(feeds, to_host)
@@ -173,14 +171,15 @@ class _OnDevice:
     row: int
 
 
-def _selection(places: NDArray[np.int64], length: int) -> NDArray[np.float32]:
-    """Returns (R, length) float32, the weights that read R places of an axis."""
-    selection: NDArray[np.float32] = np.eye(length, dtype=np.float32)[places]
-    return selection
+def _selection(places: NDArray[np.int64], length: int) -> Taps:
+    """Returns the weights that read single places of an axis."""
+    starts = np.minimum(places, length - TAPS)
+    return Taps(starts, (starts[:, None] + np.arange(TAPS) == places[:, None]).astype(np.float32))
 
 
-def _placed(weights: NDArray[np.float32], start: int, side: int) -> NDArray[np.float32]:
+def _placed(taps: Taps, start: int, side: int) -> Taps:
     """Returns the weights of a crop's axis in the image's: zero, as a logit of no mask, where the crop is not."""
-    placed = np.zeros((side, weights.shape[1]), np.float32)
-    placed[start : start + len(weights)] = weights
+    placed = Taps(np.zeros(side, np.int64), np.zeros((side, TAPS), np.float32))
+    placed.starts[start : start + len(taps)] = taps.starts
+    placed.weights[start : start + len(taps)] = taps.weights
     return placed

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["axis_weights", "nearest_logits"]
+from risengine.errors import BackendError
+
+__all__ = ["TAPS", "Taps", "axis_taps", "axis_weights", "nearest_logits", "tap_feeds"]
+
+TAPS = 3
+"""Logits in a row that a pixel is a mean of, along an axis: two neighbours in SAM's square input touch no more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """What makes the pixels of one axis, n of them, of its logits.
+
+    Attributes:
+        starts: (n,) int64, the first of :data:`TAPS` logits.
+        weights: (n, TAPS) float32.
+    """
+
+    starts: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.starts)
 
 
 def axis_weights(side: int, longest: int, low: int, square: int) -> NDArray[np.float32]:
@@ -22,6 +45,34 @@ def axis_weights(side: int, longest: int, low: int, square: int) -> NDArray[np.f
     """
     inner = max(1, (2 * side * square + longest) // (2 * longest))
     return _bilinear_matrix(side, inner) @ _bilinear_matrix(square, low)[:inner]
+
+
+def axis_taps(side: int, longest: int, low: int, square: int) -> Taps:
+    """Returns the weights of :func:`axis_weights` that are not zero.
+
+    Raises:
+        BackendError: A pixel has more than :data:`TAPS`.
+    """
+    weights = axis_weights(side, longest, low, square)
+    used = weights != 0
+    starts = np.minimum(used.argmax(axis=1), low - TAPS)
+    widest = (low - used[:, ::-1].argmax(axis=1) - starts).max()
+    if low < TAPS or widest > TAPS:
+        raise BackendError(
+            f"{low} logits on SAM's input of {square} px: a pixel is a mean of {widest} along an axis; expected {TAPS} "
+            "at most. Build this model with --target cpu."
+        )
+    return Taps(starts, np.take_along_axis(weights, starts[:, None] + np.arange(TAPS), axis=1))
+
+
+def tap_feeds(rows: Taps, columns: Taps) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
+    """Returns the inputs of ``mask_measurer`` that are the same for all masks of an image."""
+    return {
+        "row_starts": rows.starts,
+        "row_weights": rows.weights,
+        "column_starts": columns.starts,
+        "column_weights": columns.weights,
+    }
 
 
 def nearest_logits(

@@ -25,7 +25,7 @@ from risengine.errors import BundleError
 from risengine.manifest import MANIFEST_NAME, Manifest, Measure, Parity, Role
 from risengine.masks import mask_boxes
 from risengine.measures import lowest_cosine, lowest_mask_iou, relative_error
-from risengine.placement import axis_weights
+from risengine.placement import axis_taps, tap_feeds
 from risengine.session import Session
 from risengine.upsample import Upsampler
 from risengine.vectors import Sample, Vectors, expand_blocks, read_vectors
@@ -157,9 +157,8 @@ def _run_mask_measurer(
     height, width = size
     low = logits[0].shape[1], logits[0].shape[2]
     upsampler = Upsampler((height, width), low, side_px)
-    feeds = {
-        "rows": axis_weights(height, max(size), low[0], side_px),
-        "columns": axis_weights(width, max(size), low[1], side_px),
+    feeds: dict[str, Array] = {
+        **tap_feeds(*(axis_taps(side, max(size), n, side_px) for side, n in zip(size, low, strict=True))),
         "stability_score_offset": np.zeros((), np.float32),
     }
     for some in (part for rows in logits for part in _one_and_rest(rows)):

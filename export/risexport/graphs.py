@@ -13,6 +13,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec, Method, Role
+from risengine.placement import TAPS
 from risexport.blocks import Layout
 from risexport.clip_text import ClipTextEncoder
 from risexport.mask_measurer import MaskMeasurer
@@ -112,12 +113,20 @@ def measurer_graph(logits_size: tuple[int, int]) -> GraphPlan:
         module=MaskMeasurer(),
         inputs={
             "logits": torch.zeros(_MASKS, height, width),
-            "rows": torch.zeros(_IMAGE_SIZE[0], height),
-            "columns": torch.zeros(_IMAGE_SIZE[1], width),
+            "row_starts": torch.zeros(_IMAGE_SIZE[0], dtype=torch.int64),
+            "row_weights": torch.zeros(_IMAGE_SIZE[0], TAPS),
+            "column_starts": torch.zeros(_IMAGE_SIZE[1], dtype=torch.int64),
+            "column_weights": torch.zeros(_IMAGE_SIZE[1], TAPS),
             "stability_score_offset": torch.tensor(1.0),
         },
         outputs=("areas", "boxes", "masks"),
-        dynamic={"logits": {0: "D"}, "rows": {0: "H"}, "columns": {0: "W"}},
+        dynamic={
+            "logits": {0: "D"},
+            "row_starts": {0: "H"},
+            "row_weights": {0: "H"},
+            "column_starts": {0: "W"},
+            "column_weights": {0: "W"},
+        },
     )
 
 

@@ -18,10 +18,11 @@ from torch.nn.functional import interpolate
 
 from risengine.config import RuntimeConfig
 from risengine.device_drawing import MASKS_PER_CALL
+from risengine.errors import BackendError
 from risengine.manifest import ShapeProfile
 from risengine.masks import mask_boxes
 from risengine.onnx_session import OnnxSession
-from risengine.placement import axis_weights
+from risengine.placement import axis_taps, axis_weights, tap_feeds
 from risengine.upsample import Upsampler
 from risexport.config import EngineOptions
 from risexport.engine_layers import Layer
@@ -41,9 +42,8 @@ def measurer(tmp_path_factory: pytest.TempPathFactory) -> OnnxSession:
 
 
 def measured(session: OnnxSession, logits: np.ndarray, size: tuple[int, int], offset: float) -> dict[str, np.ndarray]:
-    rows, columns = (axis_weights(side, max(size), LOW, SQUARE) for side in size)
-    feeds = {"logits": logits, "rows": rows, "columns": columns, "stability_score_offset": np.array(offset, np.float32)}
-    return session.run(feeds)
+    taps = tap_feeds(*(axis_taps(side, max(size), LOW, SQUARE) for side in size))
+    return session.run({"logits": logits, **taps, "stability_score_offset": np.array(offset, np.float32)})
 
 
 def stock(logits: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
@@ -114,11 +114,28 @@ def test_an_engine_of_true_size_is_in_single_precision(tmp_path: Path) -> None:
     assert engine is not None
     assert engine.profiles == {
         "logits": ShapeProfile((1, 256, 256), (16, 256, 256), (MASKS_PER_CALL, 256, 256)),
-        "rows": ShapeProfile((1, 256), (480, 256), (1080, 256)),
-        "columns": ShapeProfile((1, 256), (640, 256), (1920, 256)),
+        "row_starts": ShapeProfile((1,), (480,), (1080,)),
+        "row_weights": ShapeProfile((1, 3), (480, 3), (1080, 3)),
+        "column_starts": ShapeProfile((1,), (640,), (1920,)),
+        "column_weights": ShapeProfile((1, 3), (640, 3), (1920, 3)),
     }
     layers = msgspec.json.decode((tmp_path / "out" / engine.layers.file).read_bytes(), type=tuple[Layer, ...])
-    assert {"Float"} <= {operand for layer in layers for operand in layer.operands} <= {"Float", "Int32", "Int64"}
+    operands = {operand for layer in layers for operand in layer.operands}
+    assert "Float" in operands
+    assert "Half" not in operands
+    assert not [layer for layer in layers if layer.kind == "gemm"]
+    (kernel,) = (layer for layer in layers if "node_index_select" in layer.nodes)
+    assert {"node_sum_1", "node_sum_3"} <= set(kernel.nodes)  # both resizes and the counts, without logits between
+
+
+def test_taps_are_all_of_the_weights() -> None:
+    for side, longest in [(1, 1), (7, 300), (480, 640), (1920, 1920), (1080, 1920)]:
+        taps, weights = (made(side, longest, 256, 1024) for made in (axis_taps, axis_weights))
+        dense = np.zeros_like(weights)
+        np.put_along_axis(dense, taps.starts[:, None] + np.arange(3), taps.weights, axis=1)
+        np.testing.assert_array_equal(dense, weights)
+    with pytest.raises(BackendError, match=r"256 logits on SAM's input of 64 px: .*expected 3 at most\. Build"):
+        axis_taps(100, 100, 256, 64)
 
 
 def test_the_build_notices_what_is_wrong(measurer: OnnxSession) -> None:
