@@ -22,6 +22,7 @@ STAGE_OF_ROLE: Mapping[Role, str] = {
     "image_projector": "image_encode",
     "point_decoder": "prompts",
     "mask_decoder": "prompts",
+    "mask_measurer": "filter",
     "proposal_encoder": "proposal_features",
     "text_encoder": "text",
 }

@@ -19,7 +19,7 @@ from risbench.watch import GraphCall, watched_graphs
 from risbench.whole_path import PathRun
 from risengine.manifest import GraphSpec, Role
 from risengine.prompts import generator_crops
-from risexport.graphs import GraphPlan, clip_graphs, sam_graphs
+from risexport.graphs import GraphPlan, clip_graphs, measurer_graph, sam_graphs
 
 __all__ = ["Work", "engine_work", "reference_work"]
 
@@ -51,7 +51,9 @@ def engine_work(path: EnginePath, run: PathRun, models: Models, text: str) -> Wo
         text: An expression that the engine has not read yet.
     """
     engine = path.engine
-    plans = {plan.role: plan for plan in (*sam_graphs(models.sam), *clip_graphs(models.clip, engine.method))}
+    rows, columns = models.sam.prompt_encoder.image_embedding_size
+    measurer = measurer_graph((4 * rows, 4 * columns))
+    plans = {plan.role: plan for plan in (*sam_graphs(models.sam), measurer, *clip_graphs(models.clip, engine.method))}
     gflop: Counter[str] = Counter()
     shapes = Counter((call.role, call.shapes) for call in path.calls if call.role not in _CLIP_ROLES)
     for (role, given), count in shapes.items():

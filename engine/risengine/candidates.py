@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from risengine.drawing import HeldMask
+from risengine.found import Found
 from risengine.manifest import ProposalSettings
-from risengine.masks import pack_mask
+from risengine.masks import pack_window
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import Crop, Prompts
 from risengine.sam import Decoded, SamImage
@@ -18,7 +21,6 @@ from risengine.types import Proposals
 
 __all__ = ["Candidates", "points_to_ask"]
 
-_HELD_BYTES = 1 << 27  # logits held at once: those of 512 candidates at SAM's own sizes
 _MASKS_DRAWN = 16  # masks whose logits are upsampled in one go, so that few are copied at a time
 _CROP_EDGE_PX = 20.0  # a mask that ends this close to a crop's edge is taken to be cut off by it
 
@@ -41,8 +43,8 @@ class Candidates:
             size: (H, W) of the image in pixels.
         """
         self._sam, self._settings, self._crop, self._size = sam, settings, crop, size
-        self._room = _HELD_BYTES // (4 * math.prod(sam.logits_size))
-        self._logits: dict[int, NDArray[np.float32]] = {}  # of the newest candidates, oldest first
+        self._room = sam.drawer.held_bytes // (4 * math.prod(sam.logits_size))
+        self._held: list[Any] = []  # logits of the newest candidates, batch by batch, oldest first
         self._counts: list[str] = []  # of all before those
         self._boxes = np.zeros((0, 4), np.float32)  # in pixels of the crop
         self._scores = np.zeros(0, np.float32)
@@ -61,36 +63,50 @@ class Candidates:
                 yield len(decoded.scores)
             return
         search = PointSearch(point_features(self._sam, points))
-        rows, columns = self._sam.upsampler.nearest(points)
         while len(chosen := search.next_round()):
             scores, covered = [], np.zeros(len(points), np.int64)
             for decoded, logits in self._ask(prompts[chosen]):
                 scores.append(decoded.scores.max(axis=1))
-                covered += np.count_nonzero(logits[:, rows, columns] > 0, axis=0)
+                covered += self._sam.drawer.covering(logits, points)
                 yield len(decoded.scores)
             search.learn(chosen, np.concatenate(scores), covered)
 
-    def survivors(self) -> Proposals:
+    def survivors(self) -> Found:
         """Returns the masks that box NMS keeps, in pixels of the image and by falling predicted IoU."""
         kept = non_maximum_suppression(self._boxes, self._scores, self._settings.box_nms_thresh)
-        drawn = len(self._counts)
-        held = kept[kept >= drawn]
-        late = dict(zip(held.tolist(), self._drawn(held), strict=True))
-        counts = tuple(self._counts[index] if index < drawn else late[index] for index in kept.tolist())
+        late = np.sort(kept[kept >= len(self._counts)])
+        counts = dict(enumerate(self._counts))
+        held: dict[int, HeldMask | None] = {}
+        for start in range(0, len(late), _MASKS_DRAWN):
+            some = late[start : start + _MASKS_DRAWN]
+            logits = self._logits(some)
+            counts.update(zip(some.tolist(), self._drawn(logits, self._boxes[some]), strict=True))
+            x0, y0 = self._crop.box[:2]
+            held.update(zip(some.tolist(), self._sam.drawer.kept(logits, (y0, x0), self._size), strict=True))
         boxes = self._boxes[kept] + np.array(self._crop.box[:2] * 2, np.float32)
-        return Proposals(self._size, counts, boxes, self._scores[kept], self._stability_scores[kept])
+        proposals = Proposals(
+            self._size,
+            tuple(counts[index] for index in kept.tolist()),
+            boxes,
+            self._scores[kept],
+            self._stability_scores[kept],
+        )
+        return Found(proposals, tuple(held.get(index) for index in kept.tolist()))
 
-    def _ask(self, prompts: Prompts) -> Iterator[tuple[Decoded, NDArray[np.float32]]]:
+    def _ask(self, prompts: Prompts) -> Iterator[tuple[Decoded, Any]]:
         """Decodes prompts and keeps their good masks; yields the answers of each batch and those masks' logits."""
         for decoded in self._sam.decode_all(prompts, self._settings.points_per_batch):
-            yield decoded, self._add(decoded)
-            oldest = np.arange(len(self._logits) - self._room) + len(self._counts)
-            self._counts.extend(self._drawn(oldest))
-            for index in oldest.tolist():
-                del self._logits[index]
+            logits = self._add(decoded)
+            if len(logits):
+                self._held.append(logits)
+            yield decoded, logits
+            while sum(map(len, self._held)) > self._room:
+                oldest = self._held.pop(0)
+                start = len(self._counts)
+                self._counts.extend(self._drawn(oldest, self._boxes[start : start + len(oldest)]))
 
-    def _add(self, decoded: Decoded) -> NDArray[np.float32]:
-        """Keeps the good masks of a batch, by the generator's own tests in its order, and returns their logits."""
+    def _add(self, decoded: Decoded) -> Any:
+        """Notes the good masks of a batch, by the generator's own tests in its order, and returns their logits."""
         settings = self._settings
         scores = decoded.scores
         # Like segment-anything, a threshold of 0 keeps everything.
@@ -98,27 +114,30 @@ class Candidates:
         logits = self._sam.logits(decoded, prompt, slot)
         if not len(logits):
             return logits
-        stability, boxes = self._sam.upsampler.measure(logits, settings.stability_score_offset)
+        stability, boxes = self._sam.drawer.measure(logits, settings.stability_score_offset)
         good = (stability >= np.float32(settings.stability_score_thresh)) | (settings.stability_score_thresh <= 0)
         good &= boxes.any(axis=1)  # stock code drops empty masks too, unless the threshold is 0
         good &= _is_whole(boxes, self._crop, self._size)
-        kept = logits[good]
-        self._logits.update(enumerate(kept, len(self._scores)))
         self._boxes = np.concatenate([self._boxes, boxes[good]])
         self._scores = np.concatenate([self._scores, scores[prompt, slot][good]])
         self._stability_scores = np.concatenate([self._stability_scores, stability[good]])
-        return kept
+        return logits[np.flatnonzero(good)]
 
-    def _drawn(self, indexes: NDArray[np.int64]) -> list[str]:
-        """Turns the logits held of candidates into COCO counts."""
-        counts: list[str] = []
-        x0, y0 = self._crop.box[:2]
-        for start in range(0, len(indexes), _MASKS_DRAWN):
-            some = indexes[start : start + _MASKS_DRAWN]
-            masks = self._sam.upsampler.masks(np.stack([self._logits[index] for index in some.tolist()]))
-            drawn = zip(masks, self._boxes[some], strict=True)
-            counts += [pack_mask(mask, box, (y0, x0), self._size) for mask, box in drawn]
-        return counts
+    def _logits(self, indexes: NDArray[np.int64]) -> Any:
+        """Returns the logits held of candidates, at least one, by rising index."""
+        parts, start = [], len(self._counts)
+        for logits in self._held:
+            rows = indexes[(indexes >= start) & (indexes < start + len(logits))] - start
+            if len(rows):
+                parts.append(logits[rows])
+            start += len(logits)
+        return self._sam.drawer.joined(parts)
+
+    def _drawn(self, logits: Any, boxes: NDArray[np.float32]) -> list[str]:
+        """Turns logits of candidates into COCO counts; ``boxes`` (M, 4) are in pixels of the crop."""
+        corners = (boxes[:, 1::-1] + self._crop.box[1::-1]).astype(np.int64)
+        drawn = zip(self._sam.drawer.windows(logits, boxes), corners.tolist(), strict=True)
+        return [pack_window(window, (y, x), self._size) for window, (y, x) in drawn]
 
 
 def points_to_ask(settings: ProposalSettings, points: int) -> int:

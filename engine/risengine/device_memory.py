@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.dlpack import LEGACY_DEFAULT_STREAM, is_on_gpu, read_tensor
+from risengine.dlpack import CUDA, LEGACY_DEFAULT_STREAM, is_on_gpu, make_capsule, read_tensor
 from risengine.errors import BackendError, InputError
 
 __all__ = ["DeviceArray", "DeviceMemory", "OnDevice", "describe"]
@@ -19,12 +20,14 @@ __all__ = ["DeviceArray", "DeviceMemory", "OnDevice", "describe"]
 class DeviceArray:
     """A C-contiguous array on the GPU, freed with the object.
 
-    CuPy, PyTorch, Numba and whatever else reads ``__cuda_array_interface__`` take it without a copy; the work that
-    fills it is complete when it is handed out.
+    CuPy, PyTorch, Numba, JAX and whatever else reads ``__cuda_array_interface__`` or DLPack take it without a copy;
+    the work that fills it is complete when it is handed out.
 
     Attributes:
         shape: Its shape.
         dtype: Its NumPy dtype.
+        memory: Where it was allocated.
+        device: CUDA's number of the GPU.
     """
 
     def __init__(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -34,15 +37,34 @@ class DeviceArray:
             BackendError: The GPU has not enough memory.
         """
         self.shape, self.dtype = shape, dtype
-        self._memory = memory
+        self.memory, self.device = memory, memory.device
         self.nbytes = math.prod(shape) * dtype.itemsize
         self.address = memory.allocate(self.nbytes)
         weakref.finalize(self, memory.free, self.address)
+
+    @staticmethod
+    def joined(parts: Sequence[DeviceArray]) -> DeviceArray:
+        """Returns a copy of arrays one after the other, on the GPU.
+
+        Args:
+            parts: At least one; of one dtype, and of one shape but for the first dimension.
+        """
+        first = parts[0]
+        whole = DeviceArray(first.memory, (sum(map(len, parts)), *first.shape[1:]), first.dtype)
+        place = whole.address
+        for part in parts:
+            first.memory.copy(place, part.address, part.nbytes)
+            place += part.nbytes
+        first.memory.wait(LEGACY_DEFAULT_STREAM)  # a copy within the GPU returns before it is done
+        return whole
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -55,6 +77,39 @@ class DeviceArray:
             "version": 3,
         }
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """See https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html."""
+        return CUDA, self.device
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Returns a DLPack capsule, by the array API standard; the memory lives until its consumer lets go of it.
+
+        Args:
+            stream: The consumer's CUDA stream: None, -1, 1, 2 or a stream's address. None of them has to wait.
+            max_version: Of no effect: the capsule is of the form that all versions read.
+            dl_device: None, or this array's device.
+            copy: Whether to copy.
+
+        Raises:
+            InputError: The stream is none, 0 included, which the standard rules out as ambiguous.
+            BufferError: Another device is asked for.
+        """
+        if stream is not None and (stream < -1 or stream == 0):
+            raise InputError(
+                f"stream = {stream}; expected None, -1, 1, 2 or a CUDA stream's address, by the array API standard. "
+                "Pass 1 for CUDA's legacy default stream."
+            )
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise BufferError(f"the array lies on device {self.__dlpack_device__()}; copy it to {dl_device} yourself.")
+        return make_capsule(DeviceArray.joined([self]) if copy else self)
+
     def __getitem__(self, rows: NDArray[np.int64]) -> DeviceArray:
         """Returns a copy of rows, on the GPU.
 
@@ -62,10 +117,18 @@ class DeviceArray:
             rows: (R,) int64 indices along the first dimension.
         """
         size = self.nbytes // self.shape[0]
-        taken = DeviceArray(self._memory, (len(rows), *self.shape[1:]), self.dtype)
-        for place, row in enumerate(rows.tolist()):
-            self._memory.copy(taken.address + place * size, self.address + row * size, size)
+        taken = DeviceArray(self.memory, (len(rows), *self.shape[1:]), self.dtype)
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of rows that follow each other
+        for start, end in zip(starts.tolist(), np.append(starts[1:], len(rows)).tolist(), strict=False):
+            self.memory.copy(taken.address + start * size, self.address + int(rows[start]) * size, (end - start) * size)
+        self.memory.wait(LEGACY_DEFAULT_STREAM)  # as above
         return taken
+
+    def part(self, start: int, stop: int) -> OnDevice:
+        """Returns where some rows lie, without a copy."""
+        size = self.nbytes // self.shape[0]
+        shape = (stop - start, *self.shape[1:])
+        return OnDevice(shape, self.dtype, self.address + start * size, None, self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Lets NumPy read it, by a copy."""
@@ -76,7 +139,7 @@ class DeviceArray:
     def to_host(self) -> NDArray[Any]:
         """Returns a copy in the host's memory."""
         host = np.empty(self.shape, self.dtype)
-        self._memory.to_host(host, self.address)
+        self.memory.to_host(host, self.address)
         return host
 
 
@@ -86,6 +149,18 @@ class DeviceMemory:
     def __init__(self, cudart: Any) -> None:
         """Keeps the module ``cuda.bindings.runtime``."""
         self._cudart = cudart
+
+    @property
+    def device(self) -> int:
+        """CUDA's number of the current GPU."""
+        return int(self._call("cudaGetDevice")[0])
+
+    def upload(self, host: NDArray[Any]) -> DeviceArray:
+        """Returns a copy of an array on the GPU."""
+        copy = DeviceArray(self, host.shape, host.dtype)
+        self.to_device(copy.address, np.asarray(host, order="C"), LEGACY_DEFAULT_STREAM)
+        self.wait(LEGACY_DEFAULT_STREAM)
+        return copy
 
     def allocate(self, size_bytes: int) -> int:
         """Returns the address of new memory.
@@ -165,6 +240,11 @@ class OnDevice:
         """Number of dimensions."""
         return len(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Size of its elements together."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 def describe(name: str, array: Any) -> Any:
     """Returns where an array lies on the GPU; an array in the host's memory is returned as it is.
@@ -172,11 +252,13 @@ def describe(name: str, array: Any) -> Any:
     Args:
         name: What an error calls it.
         array: A NumPy array, or anything on the GPU with ``__cuda_array_interface__`` or ``__dlpack__``: of CuPy,
-            PyTorch, PyCUDA, JAX, or :class:`DeviceArray`.
+            PyTorch, PyCUDA, JAX, or :class:`DeviceArray`, or a part of one.
 
     Raises:
         InputError: It is on the GPU and not C-contiguous, or of a dtype that NumPy lacks.
     """
+    if isinstance(array, OnDevice):
+        return array
     interface = getattr(array, "__cuda_array_interface__", None)
     strides: tuple[int, ...] | None
     if interface is not None:

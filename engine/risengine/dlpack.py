@@ -1,17 +1,20 @@
-"""Reading where an array of another library lies on the GPU through DLPack, without a copy."""
+"""DLPack: where an array of another library lies on the GPU, and one's own offered to others, without a copy."""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from risengine.errors import InputError
 
-__all__ = ["LEGACY_DEFAULT_STREAM", "is_on_gpu", "read_tensor"]
+__all__ = ["CUDA", "LEGACY_DEFAULT_STREAM", "Exportable", "is_on_gpu", "make_capsule", "read_tensor"]
 
-_CUDA, _CUDA_MANAGED = 2, 13  # DLDeviceType
+CUDA = 2
+"""``kDLCUDA``, DLPack's number of memory on an NVIDIA GPU."""
+
+_CUDA_MANAGED = 13  # further of DLDeviceType
 _KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}  # DLDataTypeCode, in NumPy's letters
 
 LEGACY_DEFAULT_STREAM = 1
@@ -39,7 +42,7 @@ class _Tensor(ctypes.Structure):
 
 def is_on_gpu(array: Any) -> bool:
     """Tells whether an array offers itself through DLPack and lies on an NVIDIA GPU."""
-    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) in (_CUDA, _CUDA_MANAGED)
+    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) in (CUDA, _CUDA_MANAGED)
 
 
 def read_tensor(name: str, array: Any) -> tuple[tuple[int, ...], np.dtype[Any], tuple[int, ...] | None, int, Any]:
@@ -57,9 +60,7 @@ def read_tensor(name: str, array: Any) -> tuple[tuple[int, ...], np.dtype[Any], 
     """
     capsule = array.__dlpack__(stream=LEGACY_DEFAULT_STREAM)
     # The capsule is left unconsumed: it frees the producer's tensor when it is itself let go of.
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    tensor = _Tensor.from_address(pointer(capsule, b"dltensor"))
+    tensor = _tensor_in(capsule)
     kind = _KINDS.get(tensor.dtype.code)
     if kind is None or tensor.dtype.lanes != 1:
         raise InputError(
@@ -70,3 +71,47 @@ def read_tensor(name: str, array: Any) -> tuple[tuple[int, ...], np.dtype[Any], 
     shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
     strides = tuple(tensor.strides[axis] * dtype.itemsize for axis in range(tensor.ndim)) if tensor.strides else None
     return shape, dtype, strides, int(tensor.data or 0) + int(tensor.byte_offset), capsule
+
+
+class Exportable(Protocol):
+    """A C-contiguous array on the GPU."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    address: int
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Returns DLPack's kind of device, and its number."""
+        ...
+
+
+def make_capsule(array: Exportable) -> Any:
+    """Returns a capsule named ``dltensor`` that keeps an array alive until it is let go of, consumed or not.
+
+    NumPy makes the capsule, of an array that lies where this one does and that nobody reads, and the device is then
+    written over the host's. So what frees it is NumPy's compiled code, which may run at any time and in any thread:
+    while an exception is on its way, or when the interpreter ends.
+    """
+    capsule = np.asarray(_Seen(array)).__dlpack__()
+    tensor = _tensor_in(capsule)
+    tensor.device_type, tensor.device_id = array.__dlpack_device__()
+    return capsule
+
+
+class _Seen:
+    """What NumPy is told of an array on the GPU; the array that it makes of it holds this object."""
+
+    def __init__(self, array: Exportable) -> None:
+        self._array = array
+        self.__array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.address, False),
+            "version": 3,
+        }
+
+
+def _tensor_in(capsule: Any) -> _Tensor:
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    return _Tensor.from_address(pointer(capsule, b"dltensor"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TypeAlias, get_args, overload
+from typing import TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,15 +19,16 @@ from risengine.confidence import calibration_of
 from risengine.config import RuntimeConfig, StrategyName, check_strategy
 from risengine.devices import choose_device, open_session
 from risengine.errors import InputError
+from risengine.found import Found
 from risengine.images import ImageLike, load_image
 from risengine.manifest import Manifest, Role
 from risengine.overrides import apply_overrides
 from risengine.phrase import load_language_model
 from risengine.prompts import read_prompts
-from risengine.proposals import Progress, generate_proposals, prompted_proposals
+from risengine.proposals import Progress, find_proposals, prompted_proposals
 from risengine.question import Question
 from risengine.sam import SamImage
-from risengine.session import Session
+from risengine.session import Session, run_chained
 from risengine.strategies import Evidence, texts_of
 from risengine.text import TextEncoder, parse_expression
 from risengine.types import EncodedImage, Proposals, Segmentation
@@ -83,7 +84,7 @@ class Engine:
         load_language_model()
         self._bundle = bundle
         self.sessions: dict[Role, Session] = {
-            role: open_session(bundle, role, device, config) for role in get_args(Role)
+            role: open_session(bundle, role, device, config) for role in bundle.manifest.roles_on(device)
         }
         self._text = TextEncoder(
             self.sessions["text_encoder"], bundle.tokenizer_path, bundle.manifest.text.context_length
@@ -130,7 +131,7 @@ class Engine:
         """
         pixels = load_image(image)
         if points is None and labels is None and boxes is None:
-            return self._propose(pixels, progress)
+            return self._propose(pixels, progress).proposals
         prompts = read_prompts(points, labels, boxes, (pixels.shape[0], pixels.shape[1]))
         sam = SamImage.encode(self.sessions, pixels, self.manifest.sam_image_size_px)
         return prompted_proposals(sam, prompts, self.proposal_settings, progress)
@@ -162,12 +163,12 @@ class Engine:
             pixels.flags.writeable = False  # answers share it
         with _timed(timings, "proposals"):
             if masks is None:
-                proposals = self._propose(pixels, progress)
+                found = self._propose(pixels, progress)
             else:
-                proposals = read_masks(masks, (pixels.shape[0], pixels.shape[1]))
+                found = Found.on_host(read_masks(masks, (pixels.shape[0], pixels.shape[1])))
         with _timed(timings, "proposal_features"):
-            features = self._describe(pixels, proposals)
-        return EncodedImage(pixels, proposals, features, self.bundle_id, timings, self.method.global_weight)
+            features = self._describe(pixels, found)
+        return EncodedImage(pixels, found.proposals, features, self.bundle_id, timings, self.method.global_weight)
 
     def check_text(self, text: str) -> None:
         """Checks that an expression can be asked, without an image.
@@ -292,13 +293,13 @@ class Engine:
                 "Leave reject_below out and look at the scores."
             )
 
-    def _propose(self, pixels: NDArray[np.uint8], progress: Progress | None) -> Proposals:
+    def _propose(self, pixels: NDArray[np.uint8], progress: Progress | None) -> Found:
         side_px = self.manifest.sam_image_size_px
-        return generate_proposals(self.sessions, pixels, self.proposal_settings, side_px, progress)
+        return find_proposals(self.sessions, pixels, self.proposal_settings, side_px, progress)
 
-    def _describe(self, pixels: NDArray[np.uint8], proposals: Proposals) -> NDArray[np.float32]:
+    def _describe(self, pixels: NDArray[np.uint8], found: Found) -> NDArray[np.float32]:
         session = self.sessions["proposal_encoder"]
-        if not len(proposals):
+        if not len(found):
             (features,) = (tensor for tensor in session.outputs if tensor.name == "features")
             return np.zeros((0, int(features.shape[-1])), np.float32)
         weight = np.array(self.method.global_weight, np.float32)
@@ -308,10 +309,11 @@ class Engine:
             1, min(_MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]), _CROPPED_PIXELS // side_px**2 // views)
         )
         step = min(step, self.manifest.graphs["proposal_encoder"].largest("N") or step)
-        parts = [
-            session.run({"image": pixels, "masks": proposals[start : start + step].masks, "global_weight": weight})
-            for start in range(0, len(proposals), step)
-        ]
+        parts = []
+        for start in range(0, len(found), step):
+            masks = found.masks(start, min(start + step, len(found)))
+            feeds = {"image": pixels, "masks": masks, "global_weight": weight}
+            parts.append(run_chained(session, feeds, to_host=("features",)))
         return np.concatenate([part["features"] for part in parts])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
@@ -16,7 +16,9 @@ from risengine.errors import BundleError, InputError
 
 __all__ = [
     "FORMAT_VERSION",
+    "HOST_TARGETS",
     "MANIFEST_NAME",
+    "OPTIONAL_ROLES",
     "Compiler",
     "EngineSpec",
     "FileSpec",
@@ -38,12 +40,28 @@ __all__ = [
 _Parsed = TypeVar("_Parsed")
 
 FORMAT_VERSION = 3
+"""Of bundles with ``mask_measurer`` too: a runtime of this version that does not know the role refuses them."""
+
 MANIFEST_NAME = "manifest.json"
 
-Role = Literal["image_encoder", "image_projector", "point_decoder", "mask_decoder", "proposal_encoder", "text_encoder"]
+Role = Literal[
+    "image_encoder",
+    "image_projector",
+    "point_decoder",
+    "mask_decoder",
+    "mask_measurer",
+    "proposal_encoder",
+    "text_encoder",
+]
 Measure = Literal["relative_error", "cosine", "mask_iou", "selection_agreement"]
 Target = Literal["cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"]
 Fusion = Literal["none", "g2l", "l2g", "both"]
+
+HOST_TARGETS: tuple[Target, ...] = ("cpu", "openvino")
+"""Targets that are no GPU."""
+
+OPTIONAL_ROLES: tuple[Role, ...] = ("mask_measurer",)
+"""Graphs that a bundle may lack: ``mask_measurer`` does on a GPU what NumPy does in the host's memory."""
 
 
 @dataclass(frozen=True)
@@ -349,10 +367,15 @@ class Manifest:
             remedy = "Update risengine" if version > FORMAT_VERSION else "Rebuild the bundle with `risengine build`"
             raise BundleError(f"bundle format version {version}; this risengine reads {FORMAT_VERSION}. {remedy}.")
         manifest = _parsed(data, Manifest)
-        missing = sorted(set(Role.__args__) - set(manifest.graphs))  # type: ignore[attr-defined]
+        missing = sorted(set(get_args(Role)) - set(manifest.graphs) - set(OPTIONAL_ROLES))
         if missing:
             raise BundleError(f"{MANIFEST_NAME} lists no graph for {', '.join(missing)}. Rebuild the bundle.")
         return manifest
+
+    def roles_on(self, device: Target) -> tuple[Role, ...]:
+        """Returns the graphs that a device runs; without a GPU, NumPy does what the optional ones do."""
+        left_out = OPTIONAL_ROLES if device in HOST_TARGETS else ()
+        return tuple(role for role in get_args(Role) if role in self.graphs and role not in left_out)
 
     def encode(self) -> bytes:
         """Returns the manifest as indented JSON, UTF-8."""

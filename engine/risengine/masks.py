@@ -22,8 +22,8 @@ __all__ = [
     "encode_rle",
     "mask_boxes",
     "mask_from_runs",
-    "pack_mask",
     "pack_runs",
+    "pack_window",
     "read_rle",
     "runs_from_window",
     "unpack_runs",
@@ -63,7 +63,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; expected bool (H, W). Compare it: mask > 0.")
     height, width = mask.shape
-    counts = pack_runs(runs_from_window(mask, (0, 0), (height, width)))
+    counts = pack_window(mask, (0, 0), (height, width))
     return {"size": [height, width], "counts": counts}
 
 
@@ -195,20 +195,13 @@ def box_from_runs(runs: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.
     return np.array([left.min(), top.min(), right.max() + 1, bottom.max() + 1], np.float32)
 
 
-def pack_mask(mask: NDArray[np.bool_], box: NDArray[np.float32], corner: tuple[int, int], size: tuple[int, int]) -> str:
-    """Writes the run lengths of a mask that lies in a larger image.
-
-    Args:
-        mask: (h, w) bool.
-        box: (4,) float32, the mask's own half-open xyxy in its pixels, as :func:`mask_boxes`.
-        corner: (y, x) of the mask's first pixel in the image.
-        size: (H, W) of the image.
+def pack_window(window: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> str:
+    """Writes the run lengths of a mask of which only a window is given; see :func:`runs_from_window`.
 
     Returns:
         COCO's variable-length text.
     """
-    x0, y0, x1, y1 = (int(value) for value in box)
-    return pack_runs(runs_from_window(mask[y0:y1, x0:x1], (corner[0] + y0, corner[1] + x0), size))
+    return pack_runs(runs_from_window(window, corner, size))
 
 
 def pack_runs(runs: NDArray[np.int64]) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risengine.candidates import Candidates, points_to_ask
+from risengine.found import Found
 from risengine.manifest import ProposalSettings, Role
-from risengine.masks import box_from_runs, pack_mask, pack_runs, unpack_runs
+from risengine.masks import box_from_runs, pack_runs, pack_window, unpack_runs
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import Prompts, generator_crops
 from risengine.regions import remove_small_regions
@@ -24,7 +25,7 @@ from risengine.sam import SamImage
 from risengine.session import Session
 from risengine.types import Proposals
 
-__all__ = ["Progress", "generate_proposals", "prompted_proposals"]
+__all__ = ["Progress", "find_proposals", "generate_proposals", "prompted_proposals"]
 
 Progress = Callable[[int, int], None]
 """Called with (prompts decoded, prompts in all) as the generation goes on."""
@@ -49,6 +50,17 @@ def generate_proposals(
     Returns:
         The proposals by falling predicted IoU; none (N = 0) where nothing passes the thresholds.
     """
+    return find_proposals(sessions, image, settings, sam_image_size_px, progress).proposals
+
+
+def find_proposals(
+    sessions: Mapping[Role, Session],
+    image: NDArray[np.uint8],
+    settings: ProposalSettings,
+    sam_image_size_px: int,
+    progress: Progress | None = None,
+) -> Found:
+    """Does what :func:`generate_proposals` does, and keeps masks on the GPU where they were decoded there."""
     size = image.shape[0], image.shape[1]
     crops = generator_crops(settings, size)
     total, done = sum(points_to_ask(settings, len(crop.grid)) for crop in crops), 0
@@ -62,14 +74,14 @@ def generate_proposals(
             if progress is not None:
                 progress(done, total)
         found.append(candidates.survivors())
-    proposals = Proposals.joined(found)
+    whole = Found.joined(found)
     if len(crops) > 1:
         areas = np.repeat([crop.area_px for crop in crops], [len(part) for part in found])
         preference = np.float32(1) / areas.astype(np.float32)  # the masks of smaller crops
-        proposals = proposals[non_maximum_suppression(proposals.boxes, preference, settings.crop_nms_thresh)]
+        whole = whole[non_maximum_suppression(whole.proposals.boxes, preference, settings.crop_nms_thresh)]
     if settings.min_mask_region_area:
-        proposals = _without_small_regions(proposals, settings)
-    return proposals[np.argsort(-proposals.scores, kind="stable")]
+        whole = Found.on_host(_without_small_regions(whole.proposals, settings))
+    return whole[np.argsort(-whole.proposals.scores, kind="stable")]
 
 
 def prompted_proposals(
@@ -92,9 +104,9 @@ def prompted_proposals(
         slot = np.argsort(-decoded.scores, axis=1, kind="stable")
         prompt = np.repeat(np.arange(len(slot)), slot.shape[1])
         logits = sam.logits(decoded, prompt, slot.ravel())
-        stability, boxes = sam.upsampler.measure(logits, settings.stability_score_offset)
-        drawn = zip(sam.upsampler.masks(logits), boxes, strict=True)
-        counts = [pack_mask(mask, box, (0, 0), sam.size) for mask, box in drawn]
+        stability, boxes = sam.drawer.measure(logits, settings.stability_score_offset)
+        drawn = zip(sam.drawer.windows(logits, boxes), boxes[:, 1::-1].astype(np.int64).tolist(), strict=True)
+        counts = [pack_window(window, (y, x), sam.size) for window, (y, x) in drawn]
         scores = decoded.scores[prompt, slot.ravel()]
         parts.append(Proposals(sam.size, tuple(counts), boxes, scores, np.nan_to_num(stability)))
         done += len(slot)

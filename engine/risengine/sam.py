@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from risengine.device_drawing import DeviceDrawer
+from risengine.drawing import Drawer
 from risengine.manifest import Role
 from risengine.prompts import Prompts
-from risengine.session import Session, run_chained
+from risengine.session import DeviceSession, Session, run_chained
 from risengine.upsample import Upsampler
 
 __all__ = ["PROMPTS_PER_CALL", "PROMPTS_PER_GPU_CALL", "Decoded", "SamImage"]
@@ -47,7 +50,7 @@ class SamImage:
     """An encoded image and the decoders to prompt.
 
     Attributes:
-        sessions: ``point_decoder`` and ``mask_decoder`` are used.
+        sessions: ``point_decoder`` and ``mask_decoder`` are used, and ``mask_measurer`` where a GPU runs it.
         projections: What ``image_projector`` made of the image's embedding, by name: inputs of ``point_decoder``.
         grid: (h, w) of the embedding.
         size: (H, W) of the image in pixels.
@@ -80,9 +83,11 @@ class SamImage:
         return 4 * self.grid[0], 4 * self.grid[1]
 
     @cached_property
-    def upsampler(self) -> Upsampler:
-        """Brings the logits of this image's masks to its size."""
-        return Upsampler(self.size, self.logits_size, self.sam_image_size_px)
+    def drawer(self) -> Drawer:
+        """Measures and draws this image's masks where :meth:`logits` leaves their logits."""
+        if self._measurer is None:
+            return Upsampler(self.size, self.logits_size, self.sam_image_size_px)
+        return DeviceDrawer.of_image(self._measurer, self.size, self.logits_size, self.sam_image_size_px)
 
     def decode(self, prompts: Prompts) -> Decoded:
         """Decodes prompts in one call."""
@@ -111,7 +116,7 @@ class SamImage:
         for start in range(0, len(prompts), step):
             yield self.decode(prompts[start : start + step])
 
-    def logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> Any:
         """Computes some masks' logits on the padded square.
 
         Args:
@@ -120,22 +125,28 @@ class SamImage:
             slots: (M,) int64 in [0, 3): which of the prompt's masks.
 
         Returns:
-            (M, 4h, 4w) float32; :attr:`upsampler` turns them into masks.
+            (M, 4h, 4w) float32, where :attr:`drawer` turns them into masks: on the GPU if there is a
+            ``mask_measurer``, else, and where M = 0, a NumPy array.
         """
         if not len(prompts):
             return np.zeros((0, *self.logits_size), np.float32)
         step = PROMPTS_PER_GPU_CALL if self.sessions["mask_decoder"].on_gpu else _PROMPTS_DRAWN
         ends = np.flatnonzero(np.diff(prompts // step)) + 1
         parts = zip(np.split(prompts, ends), np.split(slots, ends), strict=True)
-        return np.concatenate([self._logits(decoded, *part) for part in parts])
+        return self.drawer.joined([self._logits(decoded, *part) for part in parts])
 
-    def _logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.float32]:
+    @cached_property
+    def _measurer(self) -> DeviceSession | None:
+        session = self.sessions.get("mask_measurer")
+        return session if isinstance(session, DeviceSession) and session.on_gpu else None
+
+    def _logits(self, decoded: Decoded, prompts: NDArray[np.int64], slots: NDArray[np.int64]) -> Any:
         """Computes masks' logits in one call."""
         rows, prompt_index = np.unique(prompts, return_inverse=True)
-        return self.sessions["mask_decoder"].run(
-            {
-                "image_features": decoded.image_features[rows],
-                "mask_tokens": decoded.mask_tokens[prompts, slots],
-                "prompt_index": prompt_index.astype(np.int64),
-            }
-        )["logits"]
+        feeds = {
+            "image_features": decoded.image_features[rows],
+            "mask_tokens": decoded.mask_tokens[prompts, slots],
+            "prompt_index": prompt_index.astype(np.int64),
+        }
+        to_host = ("logits",) if self._measurer is None else ()
+        return run_chained(self.sessions["mask_decoder"], feeds, to_host)["logits"]

@@ -9,11 +9,14 @@ cut-off, so do its pixels, and only the tiles left, along the masks' edges, are 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from risengine.drawing import stability_scores
+from risengine.placement import axis_weights, nearest_logits
 
 __all__ = ["Upsampler"]
 
@@ -22,7 +25,13 @@ _EVALUATED_PIXELS = 1 << 20  # pixels of logits held at once: 4 MB of float32
 
 
 class Upsampler:
-    """Upsamples the logits of one size of image."""
+    """Upsamples the logits of one size of image, in the host's memory; see :class:`risengine.drawing.Drawer`.
+
+    Attributes:
+        held_bytes: Logits that a search may hold: those of 512 masks at SAM's own sizes.
+    """
+
+    held_bytes = 1 << 27
 
     def __init__(self, size: tuple[int, int], logits_size: tuple[int, int], sam_image_size_px: int) -> None:
         """Prepares the weights.
@@ -32,10 +41,9 @@ class Upsampler:
             logits_size: (h, w) of the logits, which cover the padded square.
             sam_image_size_px: Side of SAM's square input.
         """
-        self.size = size
+        self.size, self._logits_size = size, logits_size
         self._rows = _axis(size[0], max(size), logits_size[0], sam_image_size_px)
         self._columns = _axis(size[1], max(size), logits_size[1], sam_image_size_px)
-        self._logits_xy = logits_size[1], logits_size[0]
 
     def measure(
         self, logits: NDArray[np.float32], stability_score_offset: float
@@ -75,20 +83,34 @@ class Upsampler:
                 (starts[0] + lows[0], starts[1] + lows[1]),
                 tuple(start + high for start, high in zip(starts, highs, strict=True)),
             )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scores: NDArray[np.float32] = np.divide(inner, outer, dtype=np.float32)
-        return scores, extent.boxes()
+        return stability_scores(inner, outer), extent.boxes()
 
-    def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns row and column, (P,) each, of the logits nearest to points, (P, 2) xy in pixels of the image."""
-        # Beyond the image is padding. In integers: a rounded product could point past the logits.
-        longest = max(self.size)
-        limits = [
-            -(-side * logits // longest) - 1 for side, logits in zip(self.size[::-1], self._logits_xy, strict=True)
-        ]
-        places = points * (np.array(self._logits_xy) / longest)
-        columns, rows = np.minimum(places.astype(np.int64), limits).T
-        return rows, columns
+    def covering(self, logits: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Returns how many masks cover each point: those whose nearest logit is positive.
+
+        Args:
+            logits: (M, h, w) float32.
+            points: (P, 2) float32 xy in pixels of the image.
+
+        Returns:
+            (P,) int64.
+        """
+        rows, columns = nearest_logits(points, self.size, self._logits_size)
+        covering: NDArray[np.int64] = np.count_nonzero(logits[:, rows, columns] > 0, axis=0)
+        return covering
+
+    def windows(self, logits: NDArray[np.float32], boxes: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
+        """Yields the masks inside their boxes; see :class:`risengine.drawing.Drawer`."""
+        for mask, (x0, y0, x1, y1) in zip(self.masks(logits), boxes.astype(np.int64).tolist(), strict=True):
+            yield mask[y0:y1, x0:x1]
+
+    def joined(self, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Joins logits, (M, h, w) each."""
+        return np.concatenate(parts)
+
+    def kept(self, logits: NDArray[np.float32], corner: tuple[int, int], size: tuple[int, int]) -> list[None]:
+        """Keeps nothing to draw masks from again: the host reads their run lengths in less time."""
+        return [None] * len(logits)
 
     def masks(self, logits: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
         """Yields the masks ``logits > 0`` at the image's size, one at a time.
@@ -188,9 +210,8 @@ class _Extent:
 
 @functools.lru_cache(maxsize=16)
 def _axis(side: int, longest: int, low: int, square: int) -> _Axis:
-    """Cuts one axis; the size without padding is rounded in integers as in ``image_encoder``."""
-    inner = max(1, (2 * side * square + longest) // (2 * longest))
-    matrix = _bilinear_matrix(side, inner) @ _bilinear_matrix(square, low)[:inner]
+    """Cuts one axis of :func:`axis_weights`."""
+    matrix = axis_weights(side, longest, low, square)
     tiles = [matrix[start : start + _TILE_PX] for start in range(0, side, _TILE_PX)]
     used = [np.flatnonzero(tile.any(axis=0)) for tile in tiles]
     window = max(int(columns[-1] - columns[0]) + 1 for columns in used)
@@ -199,18 +220,6 @@ def _axis(side: int, longest: int, low: int, square: int) -> _Axis:
     for index, (tile, start) in enumerate(zip(tiles, starts, strict=True)):
         weights[index, : len(tile)] = tile[:, start : start + window]
     return _Axis(np.array([len(tile) for tile in tiles]), starts, weights)
-
-
-def _bilinear_matrix(out_size: int, in_size: int) -> NDArray[np.float32]:
-    """(out, in) weights of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` along one axis."""
-    centre = np.clip((np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5, 0, in_size - 1)
-    low = np.floor(centre).astype(np.int64)
-    high = np.minimum(low + 1, in_size - 1)
-    matrix = np.zeros((out_size, in_size), np.float32)
-    rows = np.arange(out_size)
-    matrix[rows, low] += (1 - (centre - low)).astype(np.float32)
-    matrix[rows, high] += (centre - low).astype(np.float32)
-    return matrix
 
 
 def _reduced(values: NDArray[np.bool_], reduce: np.ufunc, axis: _Axis, at: int) -> NDArray[np.bool_]:

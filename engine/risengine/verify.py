@@ -3,8 +3,9 @@
 Each graph is judged alone, with the tolerance that the build enforced on the same tensor and measure. The decoders do
 not get the embedding computed here but the stored one (:class:`~risengine.vectors.Vectors` says why); only
 ``point_decoder`` runs on what ``image_projector`` returned here, and ``mask_decoder`` on what that returned, as in the
-build. Selection agreement is not repeated:
-the few stored texts would measure it in steps far coarser than its tolerance.
+build. Masks drawn on a GPU are compared with those that NumPy draws from the same logits, and their areas and boxes
+with theirs. Selection agreement is not repeated: the few stored texts would measure it in steps far coarser than its
+tolerance.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from risengine.config import RuntimeConfig
 from risengine.devices import choose_device, open_session
 from risengine.errors import BundleError
 from risengine.manifest import MANIFEST_NAME, Manifest, Measure, Parity, Role
+from risengine.masks import mask_boxes
 from risengine.measures import lowest_cosine, lowest_mask_iou, relative_error
+from risengine.placement import axis_taps, tap_feeds
 from risengine.session import Session
+from risengine.upsample import Upsampler
 from risengine.vectors import Sample, Vectors, expand_blocks, read_vectors
 
 __all__ = ["Verification", "verify_bundle"]
@@ -90,7 +94,11 @@ def verify_bundle(
     with loaded("point_decoder") as session:
         decoded = _run_point_decoder(session, vectors, projections, figures)
     with loaded("mask_decoder") as session:
-        _run_mask_decoder(session, vectors, decoded, figures)
+        logits = _run_mask_decoder(session, vectors, decoded, figures)
+    if "mask_measurer" in bundle.manifest.graphs:
+        with loaded("mask_measurer") as session:
+            size = vectors.descriptions[0].image.shape[:2]
+            _run_mask_measurer(session, logits, size, bundle.manifest.sam_image_size_px, figures)
     with loaded("proposal_encoder") as session:
         _run_proposal_encoder(session, vectors, bundle.manifest.method.global_weight, figures)
     with loaded("text_encoder") as session:
@@ -125,7 +133,10 @@ def _run_point_decoder(
     return decoded
 
 
-def _run_mask_decoder(session: Session, vectors: Vectors, decoded: list[dict[str, Array]], figures: _Figures) -> None:
+def _run_mask_decoder(
+    session: Session, vectors: Vectors, decoded: list[dict[str, Array]], figures: _Figures
+) -> list[Array]:
+    found = []
     for decoding, outputs in zip(vectors.decodings, decoded, strict=True):
         prompts, masks, channels = outputs["mask_tokens"].shape
         feeds = {
@@ -136,6 +147,27 @@ def _run_mask_decoder(session: Session, vectors: Vectors, decoded: list[dict[str
         logits = session.run(feeds)["logits"]
         figures.add_sampled("mask_decoder", "logits", logits, decoding.logits)
         figures.add_masks("mask_decoder", "logits", logits > 0, decoding.masks)
+        found.append(logits)
+    return found
+
+
+def _run_mask_measurer(
+    session: Session, logits: list[Array], size: tuple[int, ...], side_px: int, figures: _Figures
+) -> None:
+    height, width = size
+    low = logits[0].shape[1], logits[0].shape[2]
+    upsampler = Upsampler((height, width), low, side_px)
+    feeds: dict[str, Array] = {
+        **tap_feeds(*(axis_taps(side, max(size), n, side_px) for side, n in zip(size, low, strict=True))),
+        "stability_score_offset": np.zeros((), np.float32),
+    }
+    for some in (part for rows in logits for part in _one_and_rest(rows)):
+        outputs = session.run({"logits": some, **feeds})
+        masks = outputs["masks"]
+        figures.add_masks("mask_measurer", "masks", masks, np.stack(list(upsampler.masks(some))))
+        areas = np.repeat(masks.sum(axis=(1, 2))[:, None], 2, axis=1)
+        figures.add_error("mask_measurer", "areas", 1 + outputs["areas"], 1 + areas)
+        figures.add_error("mask_measurer", "boxes", 1 + outputs["boxes"], 1 + mask_boxes(masks))
 
 
 def _run_proposal_encoder(session: Session, vectors: Vectors, global_weight: float, figures: _Figures) -> None:

@@ -24,6 +24,7 @@ from risengine.devices import find_device, usable_devices
 from risengine.errors import InputError
 from risengine.manifest import (
     FORMAT_VERSION,
+    HOST_TARGETS,
     MANIFEST_NAME,
     Compiler,
     FileSpec,
@@ -41,7 +42,8 @@ from risengine.verify import verify_bundle
 from risexport.clip_checkpoints import load_clip
 from risexport.config import BuildConfig, EngineOptions, NativeTarget, Precision
 from risexport.engines import EngineBuilder
-from risexport.graphs import GraphPlan, clip_graphs, sam_graphs
+from risexport.graphs import GraphPlan, clip_graphs, measurer_graph, sam_graphs
+from risexport.mask_measurer import measure_masks
 from risexport.output_folder import check_out, publish, staging
 from risexport.parity import TOLERANCES, ParityError, measure_clip, measure_sam
 from risexport.presets import method_for
@@ -76,22 +78,25 @@ STAGES = (
 
 _ROLES: dict[str, tuple[Role, ...]] = {
     "CLIP": ("proposal_encoder", "text_encoder"),
-    "SAM": ("image_encoder", "image_projector", "point_decoder", "mask_decoder"),
+    "SAM": ("image_encoder", "image_projector", "point_decoder", "mask_decoder", "mask_measurer"),
 }
 
 
 def stages(precision: Precision, target: Target) -> tuple[str, ...]:
     """Returns the stages of a build in order, as ``progress`` is told of them."""
     found = list(STAGES)
-    if target in get_args(NativeTarget):
-        for model, roles in _ROLES.items():
-            end = found.index(f"compare {model} with PyTorch") + 1
-            found[end:end] = [f"compile {role}" for role in roles]
+    for model, roles in _ROLES.items():
+        end = found.index(f"compare {model} with PyTorch") + 1
+        compiled = [f"compile {role}" for role in roles] if target in get_args(NativeTarget) else []
+        measured = [_EXPORT_MEASURER] if model == "SAM" and target not in HOST_TARGETS else []
+        found[end:end] = [*measured, *compiled]
     if precision == "fp16":
         halving = {f"compare {model} with PyTorch": f"halve and compare {model}" for model in _ROLES}
         found = [halving.get(stage, stage) for stage in found]
     return tuple(found)
 
+
+_EXPORT_MEASURER = "export mask_measurer"
 
 Progress = Callable[[str], None]
 """Called with a stage, or with ``stage: detail`` while one goes on."""
@@ -229,11 +234,18 @@ def _build_sam(config: BuildConfig, folder: Path, progress: Progress) -> tuple[_
     sam, facts = load_sam(config.sam, config.sam_checkpoint)
     _check_disk(sam, config.precision, folder)
     plans = sam_graphs(sam)
+    rows, columns = sam.prompt_encoder.image_embedding_size
     progress("run SAM in PyTorch")
     reference = sam_reference(sam)
     model = _Model("SAM", plans, partial(measure_sam, reference=reference))
     del sam, plans  # as above
     graphs, parity = _make_graphs(model, config.precision, folder, progress)
+    if config.target not in HOST_TARGETS:
+        progress(_EXPORT_MEASURER)
+        graphs["mask_measurer"] = measurer_graph((4 * rows, 4 * columns)).export(folder)
+        with open_sessions({"mask_measurer": graphs["mask_measurer"]}, folder) as sessions:
+            tolerances = TOLERANCES[config.precision]
+            parity += measure_masks(sessions["mask_measurer"], reference, facts.image_size_px, tolerances)
     source = Source("sam", facts.model, facts.checkpoint, facts.sha256, config.sam_license or config.license)
     return _Part(source, graphs, parity), reference, facts.image_size_px
 

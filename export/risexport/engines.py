@@ -40,10 +40,11 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "K": (1, 2, 16),
     "Q": (1, 32, 64),
     "M": (1, 64, 192),
+    "D": (1, 16, 32),
     "T": (1, 2, 64),
 }
 """Least, best and largest size of every symbolic dimension. Memory is set aside for the largest: images up to 1920 x
-1080, 64 masks and 64 prompts a call, of which the runtime makes as many as it needs."""
+1080, 64 masks described, 32 drawn and 64 prompts a call, of which the runtime makes as many as it needs."""
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _MIB = 1 << 20

@@ -1,4 +1,4 @@
-"""The bundle's six graphs: which module plays a role, with which names, example sizes and dynamic dimensions."""
+"""A bundle's graphs: which module plays a role, with which names, example sizes and dynamic dimensions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec, Method, Role
+from risengine.placement import TAPS
 from risexport.blocks import Layout
 from risexport.clip_text import ClipTextEncoder
 from risexport.fusion import FusedProposalEncoder
+from risexport.mask_measurer import MaskMeasurer
 from risexport.onnx_export import ExportRequest, export_graph
 from risexport.resnet import ResnetProposalEncoder
 from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder
 from risexport.tokenizer import VOCABULARY_SIZE
 from risexport.vit import VitProposalEncoder
 
-__all__ = ["GraphPlan", "clip_graphs", "sam_graphs"]
+__all__ = ["GraphPlan", "clip_graphs", "measurer_graph", "sam_graphs"]
 
 _IMAGE_SIZE = (480, 640)
 _PROMPTS = 8
@@ -98,6 +100,35 @@ def sam_graphs(sam: Sam) -> list[GraphPlan]:
             dynamic={"image_features": {0: "Q"}, "mask_tokens": {0: "M"}, "prompt_index": {0: "M"}},
         ),
     ]
+
+
+def measurer_graph(logits_size: tuple[int, int]) -> GraphPlan:
+    """Returns the plan of ``mask_measurer``, which GPUs run.
+
+    Args:
+        logits_size: (h, w) of the mask decoder's logits.
+    """
+    height, width = logits_size
+    return GraphPlan(
+        role="mask_measurer",
+        module=MaskMeasurer(),
+        inputs={
+            "logits": torch.zeros(_MASKS, height, width),
+            "row_starts": torch.zeros(_IMAGE_SIZE[0], dtype=torch.int64),
+            "row_weights": torch.zeros(_IMAGE_SIZE[0], TAPS),
+            "column_starts": torch.zeros(_IMAGE_SIZE[1], dtype=torch.int64),
+            "column_weights": torch.zeros(_IMAGE_SIZE[1], TAPS),
+            "stability_score_offset": torch.tensor(1.0),
+        },
+        outputs=("areas", "boxes", "masks"),
+        dynamic={
+            "logits": {0: "D"},
+            "row_starts": {0: "H"},
+            "row_weights": {0: "H"},
+            "column_starts": {0: "W"},
+            "column_weights": {0: "W"},
+        },
+    )
 
 
 def clip_graphs(clip: CLIP, method: Method, layout: Layout = "packed") -> list[GraphPlan]:

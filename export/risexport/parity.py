@@ -20,7 +20,7 @@ from risengine.session import Session
 from risexport.config import Precision
 from risexport.references import ClipReference, SamReference
 
-__all__ = ["TOLERANCES", "ParityError", "Tolerances", "measure_clip", "measure_sam", "selection_agreement"]
+__all__ = ["TOLERANCES", "ParityError", "Tolerances", "judge", "measure_clip", "measure_sam", "selection_agreement"]
 
 _logger = logging.getLogger(__name__)
 
@@ -100,13 +100,13 @@ def measure_sam(sessions: Mapping[Role, Session], reference: SamReference, toler
     """
     embedding = sessions["image_encoder"].run({"image": reference.image})["image_embedding"]
     figure = relative_error(embedding, reference.embedding)
-    rows = [_judge("image_encoder", "image_embedding", "relative_error", figure, tolerances.embedding_error)]
+    rows = [judge("image_encoder", "image_embedding", "relative_error", figure, tolerances.embedding_error)]
     bound = tolerances.decoder_error
     coarse = reference.block_decodings[0].embedding
     projections = sessions["image_projector"].run({"image_embedding": coarse})
     for name, expected in reference.projections.items():
         figure = relative_error(projections[name], expected)
-        rows.append(_judge("image_projector", name, "relative_error", figure, bound))
+        rows.append(judge("image_projector", name, "relative_error", figure, bound))
 
     exact = sessions["image_projector"].run({"image_embedding": reference.decodings[0].embedding})
     runs = [(exact, decoding) for decoding in reference.decodings]
@@ -130,11 +130,11 @@ def measure_sam(sessions: Mapping[Role, Session], reference: SamReference, toler
         ious.append(decoded["iou_predictions"])
         logits.append(sessions["mask_decoder"].run(feeds)["logits"])
     figure = relative_error(np.concatenate(ious), np.concatenate([decoding.iou_predictions for _, decoding in runs]))
-    rows.append(_judge("point_decoder", "iou_predictions", "relative_error", figure, bound))
+    rows.append(judge("point_decoder", "iou_predictions", "relative_error", figure, bound))
     actual, expected = np.concatenate(logits), np.concatenate([decoding.logits for _, decoding in runs])
-    rows.append(_judge("mask_decoder", "logits", "relative_error", relative_error(actual, expected), bound))
+    rows.append(judge("mask_decoder", "logits", "relative_error", relative_error(actual, expected), bound))
     overlap = lowest_mask_iou(actual > 0, expected > 0)
-    rows.append(_judge("mask_decoder", "logits", "mask_iou", overlap, tolerances.mask_iou))
+    rows.append(judge("mask_decoder", "logits", "mask_iou", overlap, tolerances.mask_iou))
     return rows
 
 
@@ -171,7 +171,7 @@ def measure_clip(
     expected = reference.descriptions[0].features
     agreement = selection_agreement(chosen, reference.text_features, expected, tolerances.feature_error)
     bound = tolerances.selection_agreement
-    return [*rows, _judge("proposal_encoder", "features", "selection_agreement", agreement, bound)]
+    return [*rows, judge("proposal_encoder", "features", "selection_agreement", agreement, bound)]
 
 
 def selection_agreement(chosen: Array, texts: Array, features: Array, feature_error: float) -> float:
@@ -198,7 +198,12 @@ def selection_agreement(chosen: Array, texts: Array, features: Array, feature_er
     return float(same.mean())
 
 
-def _judge(role: Role, tensor: str, measure: Measure, value: float, tolerance: float) -> Parity:
+def judge(role: Role, tensor: str, measure: Measure, value: float, tolerance: float) -> Parity:
+    """Returns a figure that is within its tolerance.
+
+    Raises:
+        ParityError: It is not.
+    """
     row = Parity(role, tensor, measure, value, tolerance)
     _logger.info("%s %s: %s %.3g (tolerance %g)", role, tensor, measure, value, tolerance)
     if not row.passed:
@@ -209,6 +214,6 @@ def _judge(role: Role, tensor: str, measure: Measure, value: float, tolerance: f
 def _judge_features(role: Role, tensor: str, actual: Array, expected: Array, tolerances: Tolerances) -> list[Parity]:
     error, cosine = relative_error(actual, expected), lowest_cosine(actual, expected)
     return [
-        _judge(role, tensor, "relative_error", error, tolerances.feature_error),
-        _judge(role, tensor, "cosine", cosine, tolerances.cosine),
+        judge(role, tensor, "relative_error", error, tolerances.feature_error),
+        judge(role, tensor, "cosine", cosine, tolerances.cosine),
     ]

@@ -119,7 +119,7 @@ def test_what_is_held_and_how_prompts_are_batched_changes_nothing(
     options = ProposalSettings(points_per_side=6, **MANY)
     expected = generate_proposals(sessions, image, options, SIDE_PX)
     assert len(expected) > 3
-    monkeypatch.setattr("risengine.candidates._HELD_BYTES", 0)  # every mask is drawn as soon as it is found
+    monkeypatch.setattr("risengine.upsample.Upsampler.held_bytes", 0)  # every mask is drawn as soon as it is found
     assert generate_proposals(sessions, image, options, SIDE_PX) == expected
     monkeypatch.setattr("risengine.sam.PROMPTS_PER_CALL", 64)
     assert_same(generate_proposals(sessions, image, options, SIDE_PX), expected)

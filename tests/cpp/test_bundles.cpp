@@ -81,6 +81,17 @@ TEST_CASE("a whole copy opens, and is known by its manifest's hash") {
     CHECK(std::string(id.data()) == sha256(read(bundle_path + "/manifest.json")));
 }
 
+TEST_CASE("the graph that Python runs on a GPU is left alone") {
+    const Copy copy;
+    copy.change_manifest([](json& manifest) {
+        auto& graphs = manifest["graphs"];
+        auto& measurer = graphs["mask_measurer"] = graphs["mask_decoder"];
+        measurer["file"] = "mask_measurer.onnx";
+        measurer["outputs"][0]["dtype"] = "int32";
+    });
+    CHECK(copy.open() == RIS_OK);
+}
+
 TEST_CASE("no bundle") {
     ris_engine* engine = nullptr;
     check_refused(ris_engine_open("/nowhere", nullptr, &engine), RIS_ERROR_BUNDLE, "manifest.json not found");

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from risengine.device_memory import DeviceMemory
 from risengine.manifest import GraphSpec
+from risengine.onnx_session import OnnxSession
 
 
 class FakeCudart:
-    """CUDA's runtime API over host memory; ``awaited`` lists the streams waited for."""
+    """CUDA's runtime API over host memory; ``awaited`` lists the streams waited for, ``freed`` what was freed."""
 
     cudaMemcpyKind = SimpleNamespace(  # noqa: N815
         cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
@@ -25,7 +27,8 @@ class FakeCudart:
         self.blocks: dict[int, Any] = {}
         self.room = 1 << 30
         self.device_status = 0
-        self.copied_to_device = 0
+        self.copied_to_device = self.copied_to_host = 0
+        self.freed = list[int]()
         self.stream, self.awaited = 7, list[int]()
 
     def cudaDriverGetVersion(self) -> tuple[int, int]:
@@ -48,11 +51,13 @@ class FakeCudart:
         return 0, ctypes.addressof(block)
 
     def cudaFree(self, address: int) -> tuple[int]:
+        self.freed.append(address)
         del self.blocks[address]
         return (0,)
 
     def cudaMemcpy(self, target: int, source: int, size: int, kind: int) -> tuple[int]:
         ctypes.memmove(target, source, size)
+        self.copied_to_host += size if kind == self.cudaMemcpyKind.cudaMemcpyDeviceToHost else 0
         return (0,)
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: int, stream: int) -> tuple[int]:
@@ -71,6 +76,12 @@ def at(address: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """The array that lies at an address."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
+
+
+def on_fake_gpu(session: OnnxSession, cudart: FakeCudart) -> OnnxSession:
+    """A session on the CPU that leaves its outputs in the fake GPU's memory."""
+    session._memory, session._on_gpu = DeviceMemory(cudart), True
+    return session
 
 
 @dataclass(eq=False)

@@ -84,7 +84,7 @@ def test_any_settings_and_image_give_consistent_proposals(
 def test_no_prompt_is_decoded_twice(
     points_per_batch: int, on_gpu: bool, step: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("risengine.candidates._HELD_BYTES", held_bytes)
+    monkeypatch.setattr("risengine.upsample.Upsampler.held_bytes", held_bytes)
     sam = FakeSam(1, on_gpu)
     keep = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1, "crop_nms_thresh": 1}
     options = ProposalSettings(9, points_per_batch, crop_n_layers=1, **keep)

@@ -66,7 +66,7 @@ def test_batches_and_memory_change_nothing(
     expected = generate_proposals(FakeSam(3).sessions, image, options, SIDE_PX)
     assert len(expected) > 50
     assert generate_proposals(FakeSam(3).sessions, image, options, SIDE_PX) == expected
-    monkeypatch.setattr("risengine.candidates._HELD_BYTES", held_bytes)
+    monkeypatch.setattr("risengine.upsample.Upsampler.held_bytes", held_bytes)
     options = dataclasses.replace(options, points_per_batch=points_per_batch)
     assert generate_proposals(FakeSam(3).sessions, image, options, SIDE_PX) == expected
 

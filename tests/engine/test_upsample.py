@@ -6,6 +6,7 @@ import torch
 from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
 from torch.nn.functional import interpolate
 
+from risengine.placement import nearest_logits
 from risengine.upsample import Upsampler
 
 SQUARE = 64
@@ -68,9 +69,8 @@ def test_tiles_of_a_mask_may_come_in_pieces(rng: np.random.Generator, monkeypatc
 def test_the_nearest_logit_lies_inside_the_image(low: int) -> None:
     """Also where a side's share of the logits is no binary fraction."""
     for side in range(1, 400):
-        rows, columns = Upsampler((side, 1 + side // 3), (low, low), 4 * low).nearest(
-            np.array([[0, 0], [1 + side // 3, side]], np.float32)
-        )
+        corners = np.array([[0, 0], [1 + side // 3, side]], np.float32)
+        rows, columns = nearest_logits(corners, (side, 1 + side // 3), (low, low))
         assert rows.tolist() == [0, low - 1]
         assert columns[0] == 0
         assert columns[1] <= (1 + side // 3) * low / side

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import onnx_ir
@@ -18,7 +18,7 @@ import pytest
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli import main
 from risengine.errors import BackendError, BundleError, InputError
-from risengine.manifest import ShapeProfile
+from risengine.manifest import Role, ShapeProfile
 from risengine.nvidia import shared_library_version
 from risexport.build import build, stages
 from risexport.config import BuildConfig, EngineOptions
@@ -67,6 +67,7 @@ def test_every_role_has_an_engine(native_bundle: Bundle) -> None:
         assert spec.file == f"{role}.plan"
         assert engine.compute_capabilities == CAPABILITIES
         assert engine.profiles.keys() == {t.name for t in spec.inputs if any(isinstance(s, str) for s in t.shape)}
+    assert manifest.graphs.keys() == set(get_args(Role))
     masks = manifest.graphs["proposal_encoder"].engine
     assert masks is not None
     assert masks.profiles["masks"] == ShapeProfile((1, 1, 1), (4, 480, 640), (32, 1080, 1920))
@@ -103,7 +104,14 @@ def test_attention_is_fused_and_products_are_in_half_precision(native_bundle: Bu
         fusion = fusion_of(native_bundle, role)
         assert fusion.attentions == attentions
         assert not fusion.softmaxes
+    measurer = native_bundle.manifest.graphs["mask_measurer"]
+    layers = (native_bundle.path / "mask_measurer.layers.json").read_bytes()
+    operands = {operand for layer in msgspec.json.decode(layers, type=tuple[Layer, ...]) for operand in layer.operands}
+    assert "Float" in operands
+    assert "Half" not in operands  # a threshold follows: it is exact in a bundle of half precision too
     for role, spec in native_bundle.manifest.graphs.items():
+        if spec is measurer:
+            continue
         kept = {node.split()[-1] for node in spec.fp32_nodes}
         for nodes in fusion_of(native_bundle, role).single_products:
             assert kept & set(nodes), f"{role} computes {nodes} in single precision"

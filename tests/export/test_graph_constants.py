@@ -17,7 +17,7 @@ from segment_anything.modeling import Sam
 import risengine
 from risengine.bundle import Bundle
 from risengine.demo import demo_pictures
-from risengine.manifest import Role
+from risengine.manifest import OPTIONAL_ROLES, Role
 from risexport import graphs
 from risexport.clip_checkpoints import load_clip
 from risexport.config import BuildConfig
@@ -28,7 +28,7 @@ from risexport.presets import ClipFacts, method_for
 SIZE, PROMPTS, MASKS, TEXTS, WORDS = (311, 419), 2 * 107, 113, 131, 59
 TRACES = {*SIZE, SIZE[0] * SIZE[1], PROMPTS, PROMPTS // 2, MASKS, MASKS + 1, TEXTS, WORDS, WORDS + 2}
 
-ROLES: tuple[Role, ...] = get_args(Role)
+ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role not in OPTIONAL_ROLES)
 
 
 @pytest.fixture
@@ -77,6 +77,15 @@ def test_graphs_do_not_depend_on_the_example(
     spec = _plan(plans, role).export(tmp_path)
     assert spec.sha256 == tiny_bundle.manifest.graphs[role].sha256
     _assert_no_trace(tmp_path / spec.file, TRACES)
+
+
+def test_the_measurer_does_not_depend_on_the_example(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    usual = graphs.measurer_graph((32, 32)).export(tmp_path)
+    request.getfixturevalue("other_examples")
+    other = graphs.measurer_graph((32, 32)).export(tmp_path)
+    assert other.flops_at != usual.flops_at
+    assert other.sha256 == usual.sha256
+    _assert_no_trace(tmp_path / other.file, TRACES)
 
 
 def test_the_reference_presets_graph_of_a_resnet_does_not_depend_on_the_example(

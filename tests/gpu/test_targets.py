@@ -5,6 +5,8 @@ Run them with ``pytest -m gpu``; a bundle is built for each target, so the first
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +21,15 @@ from risengine import engine_runners
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.demo import demo_pictures
+from risengine.device_memory import DeviceArray
 from risengine.devices import find_device
 from risengine.engine_runners import LIBRARIES
+from risengine.images import load_image
 from risengine.manifest import Role, Target
 from risengine.measures import relative_error
 from risengine.nvidia import cuda_module, native_module, read_gpu, shared_library_version
 from risengine.onnx_providers import find_provider
+from risengine.proposals import generate_proposals
 from risengine.session import DeviceSession
 from risengine.verify import verify_bundle
 from risexport.build import build
@@ -91,7 +96,7 @@ def on_cpu() -> Iterator[risengine.Engine]:
 def test_every_role_passes_the_tolerances_of_the_build(bundle: Bundle) -> None:
     found = verify_bundle(bundle, RuntimeConfig())
     assert not found.failures
-    assert {row.role for row in found.parity} == set(get_args(Role))
+    assert {row.role for row in found.parity} == set(get_args(Role))  # mask_measurer among them
     assert "CPUExecutionProvider" not in found.providers[:1]
 
 
@@ -133,6 +138,64 @@ def test_answers_are_those_of_the_cpu(engine: risengine.Engine, on_cpu: risengin
             one, two = engine.segment(encoded, question.text), on_cpu.segment(described, question.text)
             same.append(one.index == two.index)
     assert np.mean(same) >= 0.9
+
+
+def test_masks_stay_on_the_gpu(engine: risengine.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between image and winning mask the host sees six numbers a candidate, and each proposal's mask once."""
+    session, seen = engine.sessions["proposal_encoder"], []
+    run = type(session).run_on_device
+
+    def watch(self: Any, feeds: dict[str, Any], *more: Any, **named: Any) -> dict[str, Any]:
+        if "masks" in feeds:
+            seen.append(feeds["masks"])
+        return run(self, feeds, *more, **named)
+
+    monkeypatch.setattr(type(session), "run_on_device", watch)
+    encoded = engine.encode_image(demo_pictures()[0].path)
+    assert all(isinstance(masks, DeviceArray) for masks in seen)
+    assert sum(map(len, seen)) == len(encoded.proposals) > 0
+    np.testing.assert_array_equal(np.concatenate([np.asarray(masks) for masks in seen]), encoded.proposals.masks)
+
+
+@pytest.mark.parametrize("settings", [{}, {"crop_n_layers": 1}, {"search": "turbo"}], ids=str)
+def test_the_gpu_measures_as_the_host(engine: risengine.Engine, settings: dict[str, Any]) -> None:
+    """The same logits, measured and drawn on the GPU or in the host's memory."""
+    image = load_image(demo_pictures()[0].path)
+    options = dataclasses.replace(engine.proposal_settings, **settings)
+    side_px = engine.manifest.sam_image_size_px
+    on_host = {role: session for role, session in engine.sessions.items() if role != "mask_measurer"}
+    actual, expected = (
+        generate_proposals(sessions, image, options, side_px) for sessions in (engine.sessions, on_host)
+    )
+    assert abs(len(actual) - len(expected)) <= 0.02 * len(expected) + 1
+    pairs = [(one & two).sum() / (one | two).sum() for one in expected.masks for two in actual.masks]
+    assert np.mean(np.reshape(pairs, (len(expected), len(actual))).max(axis=1) > 0.99) >= 0.97
+
+
+def test_libraries_take_outputs_through_dlpack(engine: risengine.Engine) -> None:
+    session = engine.sessions["image_projector"]
+    assert isinstance(session, DeviceSession)
+    (spec,) = session.inputs
+    given = np.random.default_rng(0).normal(size=tuple(int(size) for size in spec.shape)).astype(np.float32)
+    outputs, expected = session.run_on_device({spec.name: given}), session.run({spec.name: given})
+    taken = 0
+    for library in ("torch", "cupy", "jax.dlpack"):
+        try:
+            module = importlib.import_module(library)
+        except ImportError:
+            continue
+        if library == "torch" and not module.cuda.is_available():
+            continue
+        for name, held in outputs.items():
+            seen = module.from_dlpack(held)
+            assert seen.__dlpack_device__() == held.__dlpack_device__()
+            to_host = {"torch": lambda tensor: tensor.cpu().numpy(), "cupy": lambda array: array.get()}
+            host = to_host.get(library, np.asarray)(seen)
+            np.testing.assert_array_equal(host, held.to_host())
+            assert relative_error(host, expected[name]) < 1e-3
+            taken += 1
+    if not taken:
+        pytest.skip("none of torch, cupy and jax sees the GPU")
 
 
 def test_arrays_of_torch_go_in_and_out_without_a_copy(engine: risengine.Engine) -> None:

@@ -28,7 +28,7 @@ def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def _run(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle)
     config = runtime_config(options)
-    roles = get_args(Role)
+    roles = [role for role in get_args(Role) if role in bundle.manifest.graphs]
     with tqdm(total=len(roles), unit="graph", delay=0.5, leave=False, disable=None) as bar:
 
         def begin(role: Role) -> None:
