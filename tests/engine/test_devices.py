@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,16 @@ def test_a_provider_that_does_not_start_is_not_replaced_in_silence(
     )
     with pytest.raises(BackendError, match="runs on CPUExecutionProvider; expected AzureExecutionProvider"):
         open_session(bundle, "text_encoder", "cuda", RuntimeConfig())
+
+
+def test_cuda_computes_in_the_precision_that_the_graph_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ort = onnx_providers.onnxruntime_module()
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", lambda *args, **options: asked.append(options))
+    onnx_providers.find_provider("cuda").load(tmp_path / "g.onnx", 1)
+    assert asked[0]["providers"] == ["CUDAExecutionProvider"]
+    assert asked[0]["provider_options"] == [{"use_tf32": "0"}]
 
 
 def test_config_is_checked() -> None:
