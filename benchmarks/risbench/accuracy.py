@@ -20,7 +20,7 @@ from risbench.refer import PolygonRule, Ref, ReferDataset, load_refer
 from risengine.config import StrategyName
 from risengine.engine import Engine
 from risengine.errors import InputError
-from risengine.manifest import Method, ProposalSettings
+from risengine.method import Method, ProposalSettings
 from risengine.types import EncodedImage
 
 __all__ = [

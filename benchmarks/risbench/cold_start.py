@@ -20,7 +20,7 @@ from risbench.host_memory import MIB, begin_peak, is_measurable, peak_bytes
 from risbench.whole_path import ModelFiles, PathSide, Task
 from risengine.config import RuntimeConfig
 from risengine.errors import BackendError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 
 __all__ = ["ColdJob", "ColdStart", "measure_cold_start"]
 

@@ -11,7 +11,8 @@ from risbench.whole_path import PathRun, Task
 from risengine import RuntimeConfig, load
 from risengine.engine import Engine
 from risengine.images import load_image
-from risengine.manifest import ProposalSettings, Role
+from risengine.manifest import Role
+from risengine.method import ProposalSettings
 from risengine.sam import SamImage
 from risengine.types import EncodedImage
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from risbench.watch import Shapes, timed_calls, watched_graphs
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
-from risengine.manifest import GraphSpec, ProposalSettings, Role
+from risengine.manifest import GraphSpec, Role
+from risengine.method import ProposalSettings
 from risengine.onnx_session import OnnxSession
 from risengine.proposals import Progress, generate_proposals
 from risengine.sam import SamImage

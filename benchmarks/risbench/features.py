@@ -28,8 +28,9 @@ from risbench.reference.visual import encode_masks, masked_tail_vit, trunk_token
 from risbench.timing import Timing, TimingConfig, time_in_turns
 from risengine.config import RuntimeConfig
 from risengine.errors import InputError
-from risengine.manifest import GraphSpec, Method
+from risengine.manifest import GraphSpec
 from risengine.measures import relative_error
+from risengine.method import Method
 from risengine.onnx_session import OnnxSession
 from risexport.clip_checkpoints import load_clip
 from risexport.graphs import clip_graphs

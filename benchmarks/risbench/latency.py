@@ -47,8 +47,8 @@ from risengine.demo import demo_pictures, mask_iou
 from risengine.engine import Engine
 from risengine.errors import InputError
 from risengine.images import load_image
-from risengine.manifest import ProposalSettings
 from risengine.measures import relative_error
+from risengine.method import ProposalSettings
 from risengine.sam import SamImage
 from risengine.types import Proposals
 from risexport.references import random_masks

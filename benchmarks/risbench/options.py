@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.output import write_atomically
 
 __all__ = ["add_outputs", "add_overrides", "add_threads", "overrides_of", "plain", "write_json", "write_text"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from risbench.engine_side import StageRun
 from risbench.host_memory import MIB, begin_peak, peak_bytes, read_bytes
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 
 __all__ = ["MemoryJob", "PeakMemory", "measure_memory"]
 

@@ -20,7 +20,8 @@ from risbench.gemm import GEMM_GFLOP
 from risbench.proposal_report import DEFAULT_BATCH, CaseResult, EngineResult, Match, StockResult
 from risbench.stock_side import StockSide
 from risbench.timing import Timing, TimingConfig, summarise_ms, time_in_turns
-from risengine.manifest import ProposalSettings, Role
+from risengine.manifest import Role
+from risengine.method import ProposalSettings
 from risengine.prompts import generator_crops
 from risengine.proposals import Progress
 from risengine.types import Proposals

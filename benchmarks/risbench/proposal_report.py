@@ -11,7 +11,8 @@ from risbench.environment import Environment
 from risbench.peak_memory import PeakMemory
 from risbench.timing import Timing
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings, Role
+from risengine.manifest import Role
+from risengine.method import ProposalSettings
 from risexport.sam_checkpoints import SamFacts
 
 __all__ = [

@@ -29,7 +29,7 @@ from risengine.bundle import Bundle, open_bundle
 from risengine.demo import demo_pictures
 from risengine.errors import InputError
 from risengine.images import load_image
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.sam import SamImage
 from risexport.graphs import sam_graphs
 from risexport.references import random_image

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.prompts import Prompts, point_grid
 from risengine.proposals import Progress, prompted_proposals
 from risengine.sam import SamImage

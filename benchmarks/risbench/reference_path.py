@@ -20,7 +20,8 @@ from risbench.watch import timed_calls
 from risbench.whole_path import ModelFiles, PathRun, Task
 from risengine.errors import InputError
 from risengine.images import load_image
-from risengine.manifest import Manifest, Method, ProposalSettings, Source
+from risengine.manifest import Manifest, Source
+from risengine.method import Method, ProposalSettings
 from risengine.types import EncodedImage
 from risexport.clip_checkpoints import load_clip
 from risexport.sam_checkpoints import SamFacts, load_sam

@@ -23,7 +23,7 @@ from risbench.engine_side import StageRun
 from risbench.random_sam import shape_masks
 from risbench.reference.proposals import generate_proposals
 from risbench.watch import timed_calls
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.prompts import generator_crops
 from risengine.proposals import Progress
 from risexport.sam_checkpoints import SamFacts, load_sam

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from risengine.drawing import HeldMask
 from risengine.found import Found
-from risengine.manifest import ProposalSettings
 from risengine.masks import pack_window
+from risengine.method import ProposalSettings
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import Crop, Prompts
 from risengine.sam import Decoded, SamImage

@@ -53,7 +53,7 @@ def load(
         bundle: Name of an embedded bundle, or path of a bundle directory.
         config: Device and threads; what the bundle was built for, and automatic, when left out.
         overrides: ``global_weight`` (v), ``sentence_weight`` (r) and the fields of
-            :class:`~risengine.manifest.ProposalSettings`. Everything else is fixed when the bundle is built.
+            :class:`~risengine.method.ProposalSettings`. Everything else is fixed when the bundle is built.
 
     Raises:
         BundleError: The bundle is missing, damaged, of another format version, or built for another device.

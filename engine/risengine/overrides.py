@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 
 from risengine.errors import InputError
-from risengine.manifest import Manifest, Method, ProposalSettings
+from risengine.manifest import Manifest
+from risengine.method import Method, ProposalSettings
 
 __all__ = ["RUNTIME_WEIGHTS", "apply_overrides"]
 
 RUNTIME_WEIGHTS = ("global_weight", "sentence_weight")
-"""Fields of :class:`~risengine.manifest.Method` that are not fixed when the bundle is built: v and r."""
+"""Fields of :class:`~risengine.method.Method` that are not fixed when the bundle is built: v and r."""
 
 _Settings = TypeVar("_Settings", Method, ProposalSettings)
 
@@ -26,7 +27,7 @@ def apply_overrides(manifest: Manifest, overrides: Mapping[str, object]) -> tupl
 
     Args:
         manifest: The bundle's facts; unchanged.
-        overrides: By name: :data:`RUNTIME_WEIGHTS` and the fields of :class:`~risengine.manifest.ProposalSettings`.
+        overrides: By name: :data:`RUNTIME_WEIGHTS` and the fields of :class:`~risengine.method.ProposalSettings`.
 
     Raises:
         InputError: A name is unknown or belongs to what is fixed when the bundle is built, or a value has the wrong

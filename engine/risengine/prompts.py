@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 
 __all__ = ["Crop", "Prompts", "generator_crops", "point_grid", "read_prompts"]
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from risengine.candidates import Candidates, points_to_ask
 from risengine.found import Found
-from risengine.manifest import ProposalSettings, Role
+from risengine.manifest import Role
 from risengine.masks import box_from_runs, pack_runs, pack_window, unpack_runs
+from risengine.method import ProposalSettings
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import Prompts, generator_crops
 from risengine.regions import remove_small_regions

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from risengine.config import StrategyName
 from risengine.expression import Description
 from risengine.geometry import Geometry
-from risengine.manifest import Method
+from risengine.method import Method
 from risengine.score import similarity
 from risengine.spatial import SHARPNESS, describe_masks, overlaid
 from risengine.text import Expression

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from risengine.errors import BundleError, InputError
 from risengine.expression import Description
-from risengine.manifest import Method
+from risengine.method import Method
 from risengine.parse import describe
 from risengine.phrase import noun_phrase, space_tokens
 from risengine.session import Session

@@ -30,13 +30,13 @@ from risengine.manifest import (
     FileSpec,
     GraphSpec,
     Manifest,
-    Method,
     Parity,
     Role,
     Source,
     Target,
     TextSpec,
 )
+from risengine.method import Method
 from risengine.vectors import VECTORS_NAME, write_vectors
 from risengine.verify import verify_bundle
 from risexport.clip_checkpoints import load_clip

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.errors import InputError
-from risengine.manifest import Method, ProposalSettings, Target
+from risengine.manifest import Target
+from risengine.method import Method, ProposalSettings
 from risexport.config import BuildConfig, EngineOptions, Precision
 from risexport.presets import PRESETS, MethodOptions
 

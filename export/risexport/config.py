@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings, Target
+from risengine.manifest import Target
+from risengine.method import ProposalSettings
 from risexport.presets import MethodOptions, Preset
 
 __all__ = ["BuildConfig", "EngineOptions", "NativeTarget", "Precision"]

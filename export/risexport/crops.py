@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.blocks import Layout
 from risexport.resample import ResizeKind, resize, resize_weights
 from risexport.windows import Boxes, by_window, window_at

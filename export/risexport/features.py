@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from risengine.manifest import Method
+from risengine.method import Method
 
 __all__ = ["mix", "unit"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.blocks import Layout
 from risexport.blocks import rows as rows_of
 from risexport.crops import mask_boxes, normalised_planes

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from risengine.manifest import Fusion
+from risengine.method import Fusion
 from risexport.blocks import NEVER
 from risexport.crops import token_weights
 from risexport.features import mix

@@ -12,7 +12,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from risengine.manifest import GraphSpec, Method, Role
+from risengine.manifest import GraphSpec, Role
+from risengine.method import Method
 from risengine.placement import TAPS
 from risexport.blocks import Layout
 from risexport.clip_text import ClipTextEncoder

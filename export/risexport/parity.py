@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risengine.errors import RisError
-from risengine.manifest import Measure, Method, Parity, Role
+from risengine.manifest import Measure, Parity, Role
 from risengine.measures import lowest_cosine, lowest_mask_iou, relative_error
+from risengine.method import Method
 from risengine.session import Session
 from risexport.config import Precision
 from risexport.references import ClipReference, SamReference

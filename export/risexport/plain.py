@@ -16,7 +16,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.plain_fusion import plain_fused
 from risexport.plain_steps import pooled, square
 

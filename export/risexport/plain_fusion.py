@@ -10,7 +10,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.plain_steps import pooled, square
 
 __all__ = ["blurred", "plain_fused"]

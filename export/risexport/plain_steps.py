@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from risengine.manifest import Method
+from risengine.method import Method
 
 __all__ = ["pooled", "square"]
 

@@ -1,6 +1,6 @@
 """The two presets of the method as values: ``reference`` is the authors' arithmetic, ``clean`` repairs its oddities.
 
-What each field means is said in :class:`risengine.manifest.Method`; where the values come from, in models/README.md.
+What each field means is said in :class:`risengine.method.Method`; where the values come from, in models/README.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from risengine.errors import InputError
-from risengine.manifest import Fusion, Method
+from risengine.method import Fusion, Method
 
 __all__ = ["PRESETS", "ClipFacts", "MaskPooling", "MethodOptions", "Preset", "TowerFamily", "method_for"]
 
@@ -65,7 +65,7 @@ class ClipFacts:
 class MethodOptions:
     """Values of the method that a build may choose beside its preset; None keeps the preset's.
 
-    Their meaning is that of the fields of the same names in :class:`risengine.manifest.Method`.
+    Their meaning is that of the fields of the same names in :class:`risengine.method.Method`.
     """
 
     global_weight: float | None = None

@@ -20,7 +20,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from risengine.manifest import Method
+from risengine.method import Method
 from risengine.vectors import Description, expand_blocks
 from risexport.plain import plain_features
 from risexport.tokenizer import VOCABULARY_SIZE

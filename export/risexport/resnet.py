@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from risengine.errors import InputError
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.blocks import Layout, constant
 from risexport.crops import square_views, token_weights
 from risexport.features import mix, unit

@@ -16,7 +16,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from risengine.errors import InputError
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.blocks import NEVER, Block, Layout, Packing, constant, require_plain_blocks, rows
 from risexport.crops import square_views, token_weights
 from risexport.features import mix

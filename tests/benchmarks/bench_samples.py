@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from risengine.manifest import Method
+from risengine.method import Method
 
 CLEAN = Method(
     preset="clean",

@@ -13,7 +13,7 @@ from risbench.environment import read_environment
 from risbench.latency_report import LatencyConfig, LatencyReport, Machine, Parity, SideResult, StageResult
 from risbench.stored import Report, read_report
 from risbench.timing import summarise_ms
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

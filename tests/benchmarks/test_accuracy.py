@@ -21,7 +21,7 @@ from risbench.metrics import mask_overlaps
 from risbench.plain_pickle import read_plain_pickle
 from risbench.tables import format_accuracy, format_table
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.types import EncodedImage, Proposals, Segmentation
 
 SIZE = (10, 20)

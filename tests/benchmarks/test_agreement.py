@@ -19,7 +19,7 @@ from risbench.accuracy import AccuracyConfig
 from risbench.agreement import AgreementReport, measure_agreement
 from risbench.tables import format_agreement, markdown_agreement
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.types import EncodedImage, Proposals, Segmentation
 
 SIZE = (10, 20)

@@ -31,7 +31,7 @@ from risengine import RuntimeConfig
 from risengine.bundle import open_bundle
 from risengine.demo import demo_pictures
 from risengine.errors import BackendError, InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.text import parse_expression
 from risengine.types import EncodedImage
 

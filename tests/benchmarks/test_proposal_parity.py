@@ -18,7 +18,7 @@ from segment_anything.modeling import Sam
 
 from risbench.reference.proposals import generate_proposals as stock_proposals
 from risengine.demo import demo_pictures
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.prompts import read_prompts
 from risengine.proposals import generate_proposals, prompted_proposals
 from risengine.sam import SamImage

@@ -20,7 +20,7 @@ from risbench.random_sam import choose_thresholds
 from risbench.stock_side import StockSide, StockSource
 from risengine.bundle import open_bundle
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.types import Proposals
 
 MODEL = "tabletop.sam_model:build_tabletop_sam"

@@ -17,7 +17,7 @@ from risbench.reference.preprocess import normalise, squash, token_weights
 from risbench.reference.text import ParsedText, encode_expression, encode_texts, parse_text
 from risbench.reference.visual import encode_masks, global_features_vit
 from risengine.errors import InputError
-from risengine.manifest import Method
+from risengine.method import Method
 from risengine.phrase import noun_phrase
 
 PRESETS = pytest.mark.parametrize("method", [CLEAN, REFERENCE], ids=["clean", "reference"])

@@ -11,7 +11,7 @@ from bench_samples import CLEAN, REFERENCE
 from open_clip.model import CLIP
 
 from risbench.reference.visual import encode_masks
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.vit import VitProposalEncoder
 
 

@@ -18,7 +18,7 @@ from risbench.refer import Ref, Sentence
 from risbench.reference import ReferencePipeline
 from risbench.reference.proposals import generate_proposals
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 
 ANY_MASK = ProposalSettings(
     points_per_side=4, points_per_batch=5, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0

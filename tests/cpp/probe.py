@@ -10,7 +10,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.manifest import ProposalSettings, Role
+from risengine.manifest import Role
+from risengine.method import ProposalSettings
 from risengine.types import Proposals
 
 __all__ = ["LIBRARY", "Probe"]

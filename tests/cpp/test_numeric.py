@@ -17,8 +17,8 @@ from probe import LIBRARY, Probe
 import risengine
 from risengine.demo import demo_pictures
 from risengine.images import load_image
-from risengine.manifest import ProposalSettings
 from risengine.masks import mask_boxes, mask_from_runs, runs_from_window
+from risengine.method import ProposalSettings
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import read_prompts
 from risengine.proposals import generate_proposals, prompted_proposals

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.types import Proposals
 
 SIDE_PX = 64

@@ -18,7 +18,7 @@ from risengine.demo import DemoPicture
 from risengine.device_drawing import DeviceDrawer
 from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
 from risengine.dlpack import LEGACY_DEFAULT_STREAM
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.onnx_session import OnnxSession
 from risengine.proposals import find_proposals, generate_proposals
 from risengine.session import DeviceSession

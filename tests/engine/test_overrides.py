@@ -12,7 +12,7 @@ from risengine import InputError
 from risengine.bundle import open_bundle
 from risengine.cli import main
 from risengine.demo import DemoPicture
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.overrides import apply_overrides
 
 TEXT = "the red mug left of the blue box"

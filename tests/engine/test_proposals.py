@@ -13,7 +13,7 @@ from segment_anything.utils.amg import build_all_layer_point_grids, generate_cro
 from torchvision.ops import nms
 
 from risengine.errors import InputError
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.nms import non_maximum_suppression
 from risengine.prompts import generator_crops, point_grid, read_prompts
 from risengine.proposals import generate_proposals, prompted_proposals

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import risengine
 from risengine.candidates import points_to_ask
 from risengine.demo import demo_pictures
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.prompts import generator_crops
 from risengine.proposals import generate_proposals
 from risengine.sam import SamImage

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
-from risengine.manifest import ProposalSettings, Role
+from risengine.manifest import Role
+from risengine.method import ProposalSettings
 from risengine.onnx_session import OnnxSession
 from risexport.build import build
 from risexport.config import BuildConfig

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from risengine.manifest import GraphSpec, Method
+from risengine.manifest import GraphSpec
+from risengine.method import Method
 from risexport.onnx_export import ExportRequest, export_graph
 from risexport.plain import plain_features
 from risexport.presets import ClipFacts, TowerFamily

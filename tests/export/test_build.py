@@ -23,7 +23,8 @@ import risengine
 from risengine.bundle import Bundle, file_sha256, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import InputError
-from risengine.manifest import GraphSpec, Manifest, ProposalSettings, Role
+from risengine.manifest import GraphSpec, Manifest, Role
+from risengine.method import ProposalSettings
 from risengine.onnx_session import OnnxSession
 from risengine.vectors import Vectors
 from risengine.verify import verify_bundle

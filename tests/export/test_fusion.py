@@ -28,7 +28,7 @@ import risengine
 from risengine.bundle import open_bundle
 from risengine.cli import main
 from risengine.errors import InputError
-from risengine.manifest import Fusion, Method
+from risengine.method import Fusion, Method
 from risengine.overrides import apply_overrides
 from risexport.blocks import Layout
 from risexport.build import build

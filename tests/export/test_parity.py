@@ -19,7 +19,8 @@ from torch import nn
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import RisError
-from risengine.manifest import Method, Role
+from risengine.manifest import Role
+from risengine.method import Method
 from risengine.onnx_session import OnnxSession
 from risengine.session import Session
 from risengine.vectors import Description

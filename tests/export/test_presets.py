@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from risengine.errors import InputError
-from risengine.manifest import Method
+from risengine.method import Method
 from risexport.presets import ClipFacts, MethodOptions, TowerFamily, method_for
 
 CLIP_MEAN, CLIP_STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)

@@ -21,7 +21,8 @@ from true_size_samples import perturb
 from risbench.random_sam import shape_masks
 from risbench.reference.proposals import generate_proposals as stock_proposals
 from risengine.config import RuntimeConfig
-from risengine.manifest import ProposalSettings, Role
+from risengine.manifest import Role
+from risengine.method import ProposalSettings
 from risengine.onnx_session import OnnxSession
 from risengine.proposals import generate_proposals
 from risengine.session import Session

@@ -18,7 +18,7 @@ from risbench.reference.visual import encode_masks
 from risengine.caller_masks import read_masks
 from risengine.errors import InputError
 from risengine.images import ImageLike, load_image
-from risengine.manifest import Method, ProposalSettings
+from risengine.method import Method, ProposalSettings
 from risengine.types import EncodedImage, Proposals, Segmentation
 
 __all__ = ["ReferencePipeline"]

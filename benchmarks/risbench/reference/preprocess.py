@@ -1,6 +1,6 @@
 """Image and masks to what CLIP reads: the squashed image, a crop of every mask, and token weights.
 
-The presets differ only in the values of :class:`risengine.manifest.Method`.
+The presets differ only in the values of :class:`risengine.method.Method`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from risengine.manifest import Method
+from risengine.method import Method
 
 __all__ = ["crop_masks", "mask_box", "normalise", "squash", "token_weights"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 from risengine.types import Proposals
 
 __all__ = ["generate_proposals", "generate_records", "pack_records"]

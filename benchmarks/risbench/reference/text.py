@@ -12,7 +12,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from risengine.errors import InputError
-from risengine.manifest import Method
+from risengine.method import Method
 from risengine.phrase import load_language_model
 
 __all__ = ["ParsedText", "Tokenizer", "encode_expression", "encode_texts", "parse_text"]

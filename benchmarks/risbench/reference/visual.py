@@ -14,7 +14,7 @@ from torch import Tensor
 
 from risbench.reference.preprocess import crop_masks, normalise, squash, token_weights
 from risengine.errors import InputError
-from risengine.manifest import Method
+from risengine.method import Method
 
 __all__ = [
     "VisualFeatures",

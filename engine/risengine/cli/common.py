@@ -14,7 +14,8 @@ from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.config import RuntimeConfig, StrategyName
 from risengine.engine import Engine, load
 from risengine.errors import InputError
-from risengine.manifest import Method, ProposalSettings, Target
+from risengine.manifest import Target
+from risengine.method import Method, ProposalSettings
 from risengine.output import check_image_path
 from risengine.overrides import RUNTIME_WEIGHTS
 from risengine.proposals import Progress

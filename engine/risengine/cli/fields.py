@@ -9,12 +9,12 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from risengine.manifest import ProposalSettings
+from risengine.method import ProposalSettings
 
 __all__ = ["PROPOSAL_OPTIONS", "add_field_options"]
 
 PROPOSAL_OPTIONS = tuple(field.name for field in fields(ProposalSettings) if field.name != "point_grids")
-"""Fields of :class:`~risengine.manifest.ProposalSettings` that are options; points of one's own are for programs."""
+"""Fields of :class:`~risengine.method.ProposalSettings` that are options; points of one's own are for programs."""
 
 
 def add_field_options(
