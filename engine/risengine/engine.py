@@ -25,10 +25,11 @@ from risengine.manifest import Manifest, Role
 from risengine.overrides import apply_overrides
 from risengine.phrase import load_language_model
 from risengine.prompts import read_prompts
+from risengine.proposal_features import encode_proposals
 from risengine.proposals import Progress, find_proposals, prompted_proposals
 from risengine.question import Question
 from risengine.sam import SamImage
-from risengine.session import Session, run_chained
+from risengine.session import Session
 from risengine.strategies import Evidence, texts_of
 from risengine.text import TextEncoder, parse_expression
 from risengine.types import EncodedImage, Proposals, Segmentation
@@ -36,10 +37,6 @@ from risengine.types import EncodedImage, Proposals, Segmentation
 __all__ = ["Engine", "load"]
 
 Askable: TypeAlias = "ImageLike | EncodedImage"
-
-# What is described in one call, so that memory does not grow with the number of masks.
-_MASKED_PIXELS = 1 << 25  # of all masks; the graph holds three floats for each: about 400 MB
-_CROPPED_PIXELS = 64 * 224**2  # of all crops; the towers hold 5 to 15 MB for each crop of 224 px
 
 
 def load(
@@ -298,23 +295,8 @@ class Engine:
         return find_proposals(self.sessions, pixels, self.proposal_settings, side_px, progress)
 
     def _describe(self, pixels: NDArray[np.uint8], found: Found) -> NDArray[np.float32]:
-        session = self.sessions["proposal_encoder"]
-        if not len(found):
-            (features,) = (tensor for tensor in session.outputs if tensor.name == "features")
-            return np.zeros((0, int(features.shape[-1])), np.float32)
-        weight = np.array(self.method.global_weight, np.float32)
-        side_px = self.method.image_size_px
-        views = 1 if self.method.fusion == "none" else 2  # of every mask
-        step = max(
-            1, min(_MASKED_PIXELS // (pixels.shape[0] * pixels.shape[1]), _CROPPED_PIXELS // side_px**2 // views)
-        )
-        step = min(step, self.manifest.graphs["proposal_encoder"].largest("N") or step)
-        parts = []
-        for start in range(0, len(found), step):
-            masks = found.masks(start, min(start + step, len(found)))
-            feeds = {"image": pixels, "masks": masks, "global_weight": weight}
-            parts.append(run_chained(session, feeds, to_host=("features",)))
-        return np.concatenate([part["features"] for part in parts])
+        role: Role = "proposal_encoder"
+        return encode_proposals(self.sessions[role], self.manifest.graphs[role], self.method, pixels, found)
 
 
 @contextmanager

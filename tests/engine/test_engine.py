@@ -88,7 +88,7 @@ def test_features_are_of_unit_norm_and_do_not_depend_on_the_batch(
 def test_masks_beyond_one_call_are_split_with_the_same_result(
     engine: risengine.Engine, encoded: risengine.EncodedImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("risengine.engine._MASKED_PIXELS", 2 * encoded.size[0] * encoded.size[1])
+    monkeypatch.setattr("risengine.proposal_features._MASKED_PIXELS", 2 * encoded.size[0] * encoded.size[1])
     split = engine.encode_image(encoded.image, masks=encoded.proposals.masks)
     np.testing.assert_allclose(split.features, encoded.features, atol=1e-5)
 

@@ -39,7 +39,7 @@ def test_features_do_not_depend_on_the_split(
     session = engine.sessions["proposal_encoder"]
     feeds = {"image": image, "masks": masks, "global_weight": np.array(engine.method.global_weight, np.float32)}
     one_call = session.run(feeds)["features"]
-    monkeypatch.setattr("risengine.engine._MASKED_PIXELS", 77 * image[..., 0].size)  # calls of 77 masks
+    monkeypatch.setattr("risengine.proposal_features._MASKED_PIXELS", 77 * image[..., 0].size)  # calls of 77 masks
     split = engine.encode_image(image, masks=masks)
     assert split.features.shape == one_call.shape == (count, 128)
     np.testing.assert_allclose(split.features, one_call, atol=1e-5)
