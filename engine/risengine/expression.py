@@ -11,8 +11,9 @@ __all__ = ["Description", "Ordinal", "Place", "Relation", "RelationKind", "Size"
 Place: TypeAlias = Literal["left", "right", "top", "bottom", "front", "back", "middle", "corner"]
 SizeKind: TypeAlias = Literal["big", "small", "tall", "short", "wide", "narrow"]
 RelationKind: TypeAlias = Literal[
-    "left", "right", "front", "behind", "above", "below", "on", "next", "far", "inside", "with", "between"
-]
+    "left", "right", "front", "behind", "above", "below", "on", "next", "far", "inside", "with", "between",
+    "bigger than", "smaller than", "taller than", "shorter than", "wider than", "narrower than",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.expression import Ordinal, Place, RelationKind, Size
+from risengine.expression import Ordinal, Place, RelationKind, Size, SizeKind
 from risengine.masks import unpack_runs
 from risengine.overlap import shared_shares
 from risengine.types import Proposals
 
-__all__ = ["Geometry", "measure_geometry"]
+__all__ = ["COMPARISONS", "SIZE_EDGE", "Geometry", "measure_geometry"]
 
 Array = NDArray[np.float64]
 
+SIZE_EDGE = 0.06
+"""Difference in the logarithm of extents over which one thing gradually comes to be bigger than another."""
 EDGE = 0.02
 """Image widths over which one thing gradually comes to lie left of, or behind, another."""
 CONE = 1.06
@@ -26,6 +30,13 @@ REACH = 0.5
 """Gap, in mean extents of both, at which "next to" holds with a share of exp(-1)."""
 FADE = 1.5
 """Image widths over which a directed relation fades: of two things left of the box, the nearer is meant."""
+
+
+COMPARISONS: Mapping[RelationKind, SizeKind] = MappingProxyType({
+    "bigger than": "big", "smaller than": "small", "taller than": "tall", "shorter than": "short",
+    "wider than": "wide", "narrower than": "narrow",
+})  # fmt: skip
+"""The size that two things are compared by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +93,9 @@ class Geometry:
             return self._directed(kind)
         if kind in ("inside", "on", "with"):
             return self._contact(kind)
+        if kind in COMPARISONS:
+            extent = self.size(Size(COMPARISONS[kind], compared=True))
+            return _sigmoid((extent[:, None] - extent[None, :]) / SIZE_EDGE)
         near: Array = np.exp(-self._gap() / REACH)
         far: Array = 1 - near
         return near if kind == "next" else far

@@ -18,9 +18,10 @@ def _words(text: str) -> frozenset[str]:
 
 def _cues() -> dict[tuple[str, ...], RelationKind]:
     spoken: dict[RelationKind, str] = {
-        "left": "left of|to the left of|on the left of|on the left side of|to left of|at the left of|on left of",
-        "right": "right of|to the right of|on the right of|on the right side of|to right of|"
-        "at the right of|on right of",
+        "left": "left of|to the left of|on the left of|on the left side of|to left of|at the left of|on left of|"
+        "to the far left of|on the far left of",
+        "right": "right of|to the right of|on the right of|on the right side of|to right of|at the right of|on right of|"
+        "to the far right of|on the far right of",
         "front": "in front of|in the front of|ahead of|before|blocking|hiding|covering|obscuring",
         "behind": "behind|in back of|beyond|hidden by|blocked by|covered by",
         "above": "above|over",
@@ -33,6 +34,12 @@ def _cues() -> dict[tuple[str, ...], RelationKind]:
         "inside": "inside|inside of|in|within",
         "with": "with|has|have|having|holding|carrying|containing|wearing",
         "between": "between|in between|in the middle of",
+        "bigger than": "bigger than|larger than",
+        "smaller than": "smaller than|littler than|tinier than",
+        "taller than": "taller than",
+        "shorter than": "shorter than",
+        "wider than": "wider than|longer than",
+        "narrower than": "narrower than|thinner than",
     }
     return {tuple(cue.split()): kind for kind, cues in spoken.items() for cue in cues.split("|")}
 
@@ -42,7 +49,9 @@ CUES = MappingProxyType(_cues())
 
 INVERSE: MappingProxyType[RelationKind, RelationKind] = MappingProxyType({
     "left": "right", "right": "left", "front": "behind", "behind": "front", "above": "below", "below": "above",
-    "on": "below", "next": "next", "far": "far", "inside": "with",
+    "on": "below", "next": "next", "far": "far", "inside": "with", "bigger than": "smaller than",
+    "smaller than": "bigger than", "taller than": "shorter than", "shorter than": "taller than",
+    "wider than": "narrower than", "narrower than": "wider than",
 })  # fmt: skip
 """How A stands to B where B is said to stand to A: "A with B behind it"."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from risengine.expression import Place, RelationKind, Size
+from risengine.geometry import COMPARISONS
 from risengine.lexicon import EVERYTHING, ORDINALS, PLACES, SCENE, SIDES, SIZES, VIEWER
 from risengine.reader import Reader
 
@@ -51,9 +52,12 @@ def read_everything(reader: Reader) -> bool:
         place = "back" if kind == "far" else "front"
     elif reader.ahead(step) not in EVERYTHING and not (reader.ahead(step - 1) == "all" and step > length):
         return False
-    if place is None:
+    if kind in COMPARISONS:  # "bigger than the others"
+        reader.draft.sizes.append(Size(COMPARISONS[kind], compared=True))
+    elif place is None:
         return False
-    reader.draft.places.append(place)
+    else:
+        reader.draft.places.append(place)
     reader.at += step + (reader.ahead(step) != "")
     return True
 

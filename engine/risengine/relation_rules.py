@@ -16,7 +16,11 @@ _OWN_SIDES: dict[str, RelationKind] = {"left": "left", "right": "right", "front"
 
 
 def read_negation(reader: Reader) -> bool:
-    """Reads "not the red one", "neither pink nor purple", and "not behind the box"."""
+    """Reads "not the red one", "neither pink nor purple", "not behind the box", and "without a lid"."""
+    if reader.ahead() == "without":
+        reader.at += 1
+        _begin(reader, relation_owner(reader), "with", negated=True)
+        return True
     if reader.ahead() not in NEGATIONS and (reader.ahead(), reader.ahead(1)) != ("other", "than"):
         return False
     reader.at += 2 if reader.ahead() == "other" else 1
@@ -47,6 +51,11 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
     if found is None or is_auxiliary(reader.tokens[reader.at]):
         return False
     kind, length = found
+    if reader.ahead(length) in ("no", "nothing"):  # "with no lid", "with nothing on it"
+        _begin(reader, relation_owner(reader), kind, not negated)
+        reader.draft.noun = "object" if reader.ahead(length) == "nothing" else ""
+        reader.at += length + 1
+        return True
     step = length
     while reader.ahead(step) in _BEFORE_REFERENCE:
         step += 1
@@ -145,6 +154,9 @@ def read_joint(reader: Reader) -> bool:
     reader.at += 1
     parent = reader.draft.parent
     if parent is None:
+        if not comma and _is_another_thing(reader):
+            reader.root.unread += reader.words[reader.at :]
+            reader.at = len(reader.words)
         return True
     kind, references, negated = parent.relations[-1]
     goes_on = reader.cue() is not None
@@ -158,6 +170,12 @@ def read_joint(reader: Reader) -> bool:
     elif reader.ahead() in ("the", "a", "an") and kind != "between":  # "left of the bowl and the plate"
         _begin(reader, parent, kind, negated)
     return True
+
+
+def _is_another_thing(reader: Reader) -> bool:
+    """Whether a second target is asked for: "the mug and the box". One mask is given, that of the first."""
+    named = bool(reader.draft.noun) and reader.ahead() in ("the", "a", "an", "that", "this")
+    return named and reader.tokens[reader.at].head.pos_ in ("NOUN", "PROPN")
 
 
 def _is_late_target(reader: Reader) -> bool:

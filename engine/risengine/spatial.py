@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risengine.expression import Description, Relation
-from risengine.geometry import Geometry
+from risengine.geometry import SIZE_EDGE, Geometry
 
 __all__ = ["SHARPNESS", "Part", "describe_masks", "overlaid"]
 
@@ -28,8 +28,6 @@ OVERLAID = 0.7
 """Logits that a mask loses when one of higher predicted IoU covers the whole of it, or lies in it as a whole."""
 PLACE_EDGE = 0.02
 """Image widths by which one thing must be further left than another to be "the left" one with a share of 0.73."""
-SIZE_EDGE = 0.06
-"""The same for the logarithm of extents."""
 LEAST = 0.01
 """Least share to which anything can hold, so that one wrong word does not rule out the answer."""
 FIT_EDGE = 2.5

@@ -123,6 +123,12 @@ def test_directed_relations(kind: RelationKind, index: int) -> None:
     assert chosen(said, around, cosines) == index
 
 
+@pytest.mark.parametrize(("kind", "index"), [("bigger than", 2), ("smaller than", 0), ("narrower than", 0)])
+def test_things_are_compared_with_one_reference(kind: RelationKind, index: int) -> None:
+    said = Description("mug", "mug", relations=(Relation(kind, (Description("box", "box"),)),))
+    assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.0, 0.5], "box": [0.0, 0.9, 0.0]}) == index
+
+
 def test_a_relation_can_be_denied() -> None:
     said = Description("mug", "mug", relations=(Relation("left", (Description("box", "box"),), negated=True),))
     cosines = {"mug": [0.5, 0.0, 0.5], "box": [0.0, 0.9, 0.0]}
@@ -155,7 +161,10 @@ def test_exclusion_takes_what_is_left() -> None:
     assert chosen(said, boxes_geometry(ROW), {"mug": [0.6, 0.55, 0.0], "red object": [0.7, 0.1, 0.1]}) == 1
 
 
-DIRECTED: list[tuple[RelationKind, RelationKind]] = [("left", "right"), ("front", "behind"), ("above", "below")]
+DIRECTED: list[tuple[RelationKind, RelationKind]] = [
+    ("left", "right"), ("front", "behind"), ("above", "below"), ("bigger than", "smaller than"),
+    ("taller than", "shorter than"), ("wider than", "narrower than"),
+]  # fmt: skip
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(DIRECTED))
