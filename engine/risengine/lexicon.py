@@ -20,8 +20,8 @@ def _cues() -> dict[tuple[str, ...], RelationKind]:
     spoken: dict[RelationKind, str] = {
         "left": "left of|to the left of|on the left of|on the left side of|to left of|at the left of|on left of|"
         "to the far left of|on the far left of",
-        "right": "right of|to the right of|on the right of|on the right side of|to right of|at the right of|on right of|"
-        "to the far right of|on the far right of",
+        "right": "right of|to the right of|on the right of|on the right side of|to right of|at the right of|on right of"
+        "|to the far right of|on the far right of",
         "front": "in front of|in the front of|ahead of|before|blocking|hiding|covering|obscuring",
         "behind": "behind|in back of|beyond|hidden by|blocked by|covered by",
         "above": "above|over",
