@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.manifest import Role
+from risengine.manifest import OPTIONAL_ROLES, Role
 from risengine.method import ProposalSettings
 from risengine.types import Proposals
 
@@ -19,6 +19,7 @@ __all__ = ["LIBRARY", "Probe"]
 LIBRARY = os.environ.get("RIS_PROBE", "")
 """Path of the shared library; CTest sets it."""
 
+_ROLES = [role for role in get_args(Role) if role not in OPTIONAL_ROLES]  # session.hpp's order
 _DTYPES = (np.float32, np.float16, np.uint8, np.int64, np.bool_)  # tensor.hpp's order
 _RUN = ctypes.CFUNCTYPE(
     None,
@@ -239,7 +240,7 @@ class Probe:
                 names[index].decode(): _array(data[index], shapes[index][: ranks[index]], _DTYPES[dtypes[index]])
                 for index in range(count)
             }
-            for name, array in self._sessions[get_args(Role)[role]].run(feeds).items():
+            for name, array in self._sessions[_ROLES[role]].run(feeds).items():
                 values = np.ascontiguousarray(array, np.float32)
                 shape = np.array(values.shape, np.int64)
                 self._library.probe_put(
