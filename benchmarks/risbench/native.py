@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,18 +165,26 @@ class _Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise BackendError(
-                f"{self._process.args!r} ended with status {self._process.wait()}; its own message stands above. "
-                "Correct that and measure again."
-            )
+            raise self._ended()
         return line.strip()
 
     def order(self, order: str) -> float:
         """Has one thing done; returns the milliseconds or bytes it took."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{order}\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f"{order}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()  # now: at the end of the context what is still unwritten would raise again
+            raise self._ended() from error
         return float(self.wait())
+
+    def _ended(self) -> BackendError:
+        return BackendError(
+            f"{self._process.args!r} ended with status {self._process.wait()}; its own message stands above. Correct "
+            "that and measure again."
+        )
 
 
 def _asking(worker: _Worker, text: str) -> Callable[[], float]:

@@ -38,7 +38,7 @@ def read_signs(evidence: Evidence, scores: Scores) -> Signs:
     """Returns the signs of one question's answer by ``spatial``."""
     best = int(scores.values.argmax())
     logits = SHARPNESS * (scores.values.astype(np.float64) - float(scores.values[best]))
-    parts = list(evidence.expression.description.walk())
+    parts = list(evidence.expression.description.walk(denied=False))  # what is not to be there need not look like it
     looks = float(evidence.compare(parts[0].phrase)[best])
     others = [float(evidence.compare(part.phrase).max()) for part in parts[1:]]
     return Signs(looks, min([looks, *others]), float(1 / np.exp(logits).sum()))

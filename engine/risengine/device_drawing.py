@@ -24,7 +24,7 @@ from risengine.session import DeviceSession
 __all__ = ["MASKS_PER_CALL", "DeviceDrawer", "draw_held"]
 
 MASKS_PER_CALL = 32
-"""Most masks measured in one call: the largest that native engines are compiled for."""
+"""Most masks measured in one call, as native engines are compiled for unless a --profile says less."""
 
 _MEASURED_PIXELS = 1 << 26  # of all masks in one call: 256 MB of float32, and 32 masks of 1920 x 1080
 
@@ -132,7 +132,8 @@ class DeviceDrawer:
         """Runs the graph on as many masks at a time as there is room for."""
         if not self._uploaded:
             self._uploaded = {name: logits.memory.upload(part) for name, part in tap_feeds(*self._taps).items()}
-        step = max(1, min(MASKS_PER_CALL, _MEASURED_PIXELS // (self._size[0] * self._size[1])))
+        most = min(MASKS_PER_CALL, self._session.largest("D") or MASKS_PER_CALL)
+        step = max(1, min(most, _MEASURED_PIXELS // (self._size[0] * self._size[1])))
         for start in range(0, len(logits), step):
             feeds = {
                 "logits": logits.part(start, min(start + step, len(logits))),

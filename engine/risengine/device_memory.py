@@ -255,11 +255,14 @@ def describe(name: str, array: Any) -> Any:
             PyTorch, PyCUDA, JAX, or :class:`DeviceArray`, or a part of one.
 
     Raises:
-        InputError: It is on the GPU and not C-contiguous, or of a dtype that NumPy lacks.
+        InputError: It is on the GPU and not C-contiguous, of a dtype that NumPy lacks, or its owner refuses.
     """
     if isinstance(array, OnDevice):
         return array
-    interface = getattr(array, "__cuda_array_interface__", None)
+    try:
+        interface = getattr(array, "__cuda_array_interface__", None)
+    except (RuntimeError, TypeError) as error:  # PyTorch's, of a tensor that requires its gradient
+        raise InputError(f"{name} is not handed over: {error}. Detach or copy it first.") from error
     strides: tuple[int, ...] | None
     if interface is not None:
         shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])

@@ -56,13 +56,17 @@ def read_tensor(name: str, array: Any) -> tuple[tuple[int, ...], np.dtype[Any], 
         Shape, dtype, strides in bytes (None: C-contiguous), address, and what has to live as long as the address.
 
     Raises:
-        InputError: NumPy has no such dtype.
+        InputError: NumPy has no such dtype, or the producer refuses.
     """
-    capsule = array.__dlpack__(stream=LEGACY_DEFAULT_STREAM)
+    try:
+        capsule = array.__dlpack__(stream=LEGACY_DEFAULT_STREAM)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise InputError(f"{name} is not handed over: {error}. Detach or copy it first.") from error
     # The capsule is left unconsumed: it frees the producer's tensor when it is itself let go of.
     tensor = _tensor_in(capsule)
     kind = _KINDS.get(tensor.dtype.code)
-    if kind is None or tensor.dtype.lanes != 1:
+    size = {"f": (16, 32, 64), "b": (8,)}.get(kind or "", (8, 16, 32, 64))
+    if kind is None or tensor.dtype.lanes != 1 or tensor.dtype.bits not in size:
         raise InputError(
             f"{name} has DLPack's data type {tensor.dtype.code} of {tensor.dtype.bits} bits x {tensor.dtype.lanes}; "
             "expected an integer, a floating-point number or a bool. Convert it first."

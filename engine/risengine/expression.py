@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -49,6 +50,11 @@ class Relation:
         named = f"{self.kind} {', '.join(reference.phrase for reference in self.references)}"
         return f"not {named}" if self.negated else named
 
+    def name_beside(self, taken: Container[str]) -> str:
+        """Returns :attr:`words`, numbered where they are taken: "next to the box on the left and next to the box"."""
+        numbered = (f"{self.words} ({number})" for number in itertools.count(2))
+        return next(name for name in itertools.chain([self.words], numbered) if name not in taken)
+
 
 @dataclass(frozen=True)
 class Description:
@@ -84,12 +90,16 @@ class Description:
         compared = any(size.compared for size in self.sizes)
         return bool(self.places or compared or self.ordinal or self.relations or self.excluded)
 
-    def walk(self) -> Iterator[Description]:
-        """Yields this description and those of all references, in the order of the text."""
+    def walk(self, denied: bool = True) -> Iterator[Description]:
+        """Yields this description and those of all references, in the order of the text.
+
+        Args:
+            denied: Whether to go into what a negated relation names.
+        """
         yield self
         for relation in self.relations:
-            for reference in relation.references:
-                yield from reference.walk()
+            for reference in relation.references if denied or not relation.negated else ():
+                yield from reference.walk(denied)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON-ready values; what was not said is left out."""

@@ -7,10 +7,11 @@ from risengine.geometry import COMPARISONS
 from risengine.lexicon import EVERYTHING, ORDINALS, PLACES, SCENE, SIDES, SIZES, VIEWER
 from risengine.reader import Reader
 
-__all__ = ["PLACE_OF", "read_everything", "read_ordinal", "read_place", "read_size"]
+__all__ = ["PLACE_OF", "read_compared", "read_everything", "read_ordinal", "read_place", "read_size"]
 
 PLACE_OF: dict[RelationKind, Place] = {
     "left": "left", "right": "right", "front": "front", "behind": "back", "above": "top", "below": "bottom",
+    "between": "middle",
 }  # fmt: skip
 """The place of what stands so to everything else."""
 
@@ -67,7 +68,7 @@ def read_place(reader: Reader) -> bool:
     step = 0
     while reader.ahead(step) in ("on", "in", "at", "to", "toward", "towards", "from"):
         step += 1
-    while reader.ahead(step) in ("the", "far", "very", "extreme", "my", "our"):
+    while reader.ahead(step) in ("the", "far", "very", "extreme", "my", "our", "your"):
         step += 1
     places: list[Place] = []
     while (place := PLACES.get(reader.ahead(step))) is not None and not _intensifies(reader, step):
@@ -75,8 +76,7 @@ def read_place(reader: Reader) -> bool:
             break
         places.append(place)
         step += 1
-        while reader.ahead(step) in ("-", "and", "most", "to") or _joins_place(reader, step):
-            step += 1
+        step = _after_joint(reader, step)
     if not places:
         return False
     if len(places) > 1 and reader.ahead() in ("farthest", "furthest", "closest", "nearest", "far"):
@@ -90,8 +90,15 @@ def read_place(reader: Reader) -> bool:
     return True
 
 
-def _joins_place(reader: Reader, step: int) -> bool:
-    return reader.ahead(step) == "the" and reader.ahead(step - 1) == "to" and reader.ahead(step + 1) in PLACES
+def _after_joint(reader: Reader, step: int) -> int:
+    """Returns where a further place begins, as in "bottom and to the left"; the step itself where none does."""
+    step += 2 * (reader.ahead(step) == "-" and reader.ahead(step + 1) == "most") + (reader.ahead(step) == "most")
+    ahead = step
+    while reader.ahead(ahead) in ("-", "and", "to", "the"):
+        ahead += 1
+    relations = (reader.cue(index) for index in range(step, ahead + 1))
+    begins_relation = any(found is not None and found[1] > 1 for found in relations)
+    return step if begins_relation or reader.ahead(ahead) not in PLACES else ahead
 
 
 def _is_scene(reader: Reader, step: int) -> bool:
@@ -112,6 +119,14 @@ def _intensifies(reader: Reader, step: int) -> bool:
     if reader.ahead(step) != "right" or reader.ahead(step + 1) in ("in", "on", "with", "of"):
         return False
     return reader.cue(step + 1) is not None
+
+
+def read_compared(reader: Reader) -> bool:
+    """Reads "smallest", after "the" too, but not "small"."""
+    step = int(reader.ahead() == "the")
+    _, compared = SIZES.get(reader.ahead(step), ("", False))
+    reader.at += compared * step
+    return compared and read_size(reader)
 
 
 def read_size(reader: Reader) -> bool:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from risengine.clauses import begins_with_subject, is_auxiliary, relation_owner
 from risengine.draft import Draft, singular
 from risengine.expression import RelationKind
 from risengine.lexicon import COLOURS, IDLE, INVERSE, NEGATIONS, PLACES, PRONOUNS, SCENE, SIDES
-from risengine.place_rules import PLACE_OF
+from risengine.place_rules import PLACE_OF, read_compared, read_everything, read_ordinal, read_place
 from risengine.reader import Reader
 
 __all__ = ["read_contact_clause", "read_joint", "read_negation", "read_relation"]
 
-_BEFORE_REFERENCE = ("the", "a", "an", "its", "my", "far", "very")
+_BEFORE_REFERENCE = ("the", "a", "an", "its", "my", "your", "far", "very")
 _OWN_SIDES: dict[str, RelationKind] = {"left": "left", "right": "right", "front": "front", "back": "behind"}
 
 
 def read_negation(reader: Reader) -> bool:
     """Reads "not the red one", "neither pink nor purple", "not behind the box", and "without a lid"."""
-    if reader.ahead() == "without":
-        reader.at += 1
+    if reader.ahead() == "without" and reader.ahead(1):
         _begin(reader, relation_owner(reader), "with", negated=True)
+        reader.at += 1
         return True
     if reader.ahead() not in NEGATIONS and (reader.ahead(), reader.ahead(1)) != ("other", "than"):
         return False
+    if reader.ahead() == "nor" and reader.draft.parent is not None:
+        reader.draft = reader.draft.parent
     reader.at += 2 if reader.ahead() == "other" else 1
+    if _skip_denied(reader, (read_everything,)):
+        return True
     if reader.cue() is not None and read_relation(reader, negated=True):
+        return True
+    if _skip_denied(reader, (read_ordinal, read_place, read_compared)):
         return True
     target, words = reader.draft, list[str]()
     while reader.at < len(reader.words) and reader.cue() is None:
@@ -43,6 +51,17 @@ def read_negation(reader: Reader) -> bool:
     return True
 
 
+def _skip_denied(reader: Reader, rules: tuple[Callable[[Reader], bool], ...]) -> bool:
+    """Takes in a denied place, row or superlative, "not on the left", which no score expresses: it counts as unread."""
+    target, start = reader.draft, reader.at
+    reader.draft = Draft(parent=target.parent, noun=target.noun)
+    found = any(rule(reader) for rule in rules)
+    reader.draft = target
+    if found:
+        target.unread += ["not", *reader.words[start : reader.at]]
+    return found
+
+
 def read_relation(reader: Reader, negated: bool = False) -> bool:
     """Reads a relation up to its reference, which is what is described from there on."""
     if _read_own_side(reader):
@@ -51,9 +70,10 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
     if found is None or is_auxiliary(reader.tokens[reader.at]):
         return False
     kind, length = found
-    if reader.ahead(length) in ("no", "nothing"):  # "with no lid", "with nothing on it"
-        _begin(reader, relation_owner(reader), kind, not negated)
-        reader.draft.noun = "object" if reader.ahead(length) == "nothing" else ""
+    if reader.ahead(length) in ("no", "nothing", "anything"):  # "with no lid", "with nothing on it"
+        anything = reader.ahead(length) == "anything"
+        _begin(reader, relation_owner(reader), kind, negated if anything else not negated)
+        reader.draft.noun = "" if reader.ahead(length) == "no" else "object"
         reader.at += length + 1
         return True
     step = length
@@ -68,14 +88,14 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
         reader.draft.words.append(after)  # "guy in red": what it wears is an attribute
         reader.at += step + 1
         return True
-    if after in SCENE and kind in ("on", "inside", "next", "left", "right"):
-        if kind in ("left", "right"):  # "on the left side of the table"
-            reader.draft.places.append(PLACE_OF[kind])
+    if after in SCENE and kind in ("on", "inside", "next", "left", "right", "between"):
+        if kind in PLACE_OF:  # "on the left side of the table", "in the middle of the table"
+            (reader.draft.unread if negated else reader.draft.places).append(PLACE_OF[kind])
         reader.at += step + 1
         return True
     if after in PRONOUNS:
         reader.at += step + 1
-        _reverse(reader, kind)
+        _reverse(reader, kind, negated)
         return True
     if after in ("which", "whom") and kind in INVERSE:  # "the plate on which the cup stands"
         kind, length = INVERSE[kind], step + 1
@@ -106,18 +126,18 @@ def _read_own_side(reader: Reader) -> bool:
     if kind is None or reader.draft.parent is None:
         return False
     reader.at += 3 + (reader.ahead(3) in ("side", "hand"))
-    _reverse(reader, kind)
+    _reverse(reader, kind, negated=False)
     return True
 
 
-def _reverse(reader: Reader, kind: RelationKind) -> None:
+def _reverse(reader: Reader, kind: RelationKind, negated: bool) -> None:
     """Takes in "a bowl behind it": the last relation's object stands behind its owner, who is before it."""
     owner = reader.draft.parent
     if owner is None or not owner.relations or kind not in INVERSE:
         reader.draft.unread.append(kind)
         return
-    _, references, negated = owner.relations[-1]
-    owner.relations[-1] = (INVERSE[kind], references, negated)
+    _, references, before = owner.relations[-1]
+    owner.relations[-1] = (INVERSE[kind], references, before != negated)
     reader.draft = owner
 
 
@@ -129,9 +149,12 @@ def read_contact_clause(reader: Reader) -> bool:
     if stranded is None or stranded[0] not in INVERSE or not begins_with_subject(reader):
         return False
     kind, length = stranded
-    _begin(reader, reader.draft, INVERSE[kind], negated=False)
-    reader.at += reader.ahead() in ("that", "which", "who")
     del reader.words[-length:], reader.tokens[-length:]
+    denials = [index for index in range(reader.at, len(reader.words)) if reader.words[index] in NEGATIONS]
+    for index in reversed(denials):  # "the mug the box isn't behind"
+        del reader.words[index], reader.tokens[index]
+    _begin(reader, reader.draft, INVERSE[kind], negated=bool(denials))
+    reader.at += reader.ahead() in ("that", "which", "who")
     return True
 
 
@@ -159,7 +182,7 @@ def read_joint(reader: Reader) -> bool:
             reader.at = len(reader.words)
         return True
     kind, references, negated = parent.relations[-1]
-    goes_on = reader.cue() is not None
+    goes_on = reader.cue(reader.ahead() in NEGATIONS) is not None
     if kind == "between" and len(references) == 1 and not comma and not goes_on:
         reader.draft = Draft(parent=parent)
         references.append(reader.draft)

@@ -111,7 +111,9 @@ class SamImage:
         Yields:
             The answers, in the prompts' order.
         """
-        bound = PROMPTS_PER_GPU_CALL if self.sessions["point_decoder"].on_gpu else PROMPTS_PER_CALL
+        session, bound = self.sessions["point_decoder"], PROMPTS_PER_CALL
+        if session.on_gpu:
+            bound = min(PROMPTS_PER_GPU_CALL, session.largest("P") or PROMPTS_PER_GPU_CALL)
         step = min(points_per_batch, bound)
         for start in range(0, len(prompts), step):
             yield self.decode(prompts[start : start + step])
@@ -130,10 +132,18 @@ class SamImage:
         """
         if not len(prompts):
             return np.zeros((0, *self.logits_size), np.float32)
-        step = PROMPTS_PER_GPU_CALL if self.sessions["mask_decoder"].on_gpu else _PROMPTS_DRAWN
+        step = self._prompts_drawn()
         ends = np.flatnonzero(np.diff(prompts // step)) + 1
         parts = zip(np.split(prompts, ends), np.split(slots, ends), strict=True)
         return self.drawer.joined([self._logits(decoded, *part) for part in parts])
+
+    def _prompts_drawn(self) -> int:
+        """Returns how many prompts' masks one call computes, of each at most three."""
+        session = self.sessions["mask_decoder"]
+        if not session.on_gpu:
+            return _PROMPTS_DRAWN
+        most = PROMPTS_PER_GPU_CALL
+        return max(1, min(most, session.largest("Q") or most, (session.largest("M") or 3 * most) // 3))
 
     @cached_property
     def _measurer(self) -> DeviceSession | None:

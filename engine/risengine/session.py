@@ -39,6 +39,10 @@ class Session(Protocol):
         """Whether a GPU runs it, which large batches fill, or a CPU, in whose cache small ones stay."""
         ...
 
+    def largest(self, dimension: str) -> int | None:
+        """Returns the largest size that a symbolic dimension may have; None where there is no bound."""
+        ...
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the graph once; the outputs are new arrays by name.
 
@@ -95,6 +99,10 @@ class DescribedSession:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """See :class:`Session`."""
         return self._spec.outputs
+
+    def largest(self, dimension: str) -> int | None:
+        """See :class:`Session`."""
+        return self._spec.largest(dimension)
 
     def _closed(self) -> BackendError:
         return BackendError(f"the session of {self._spec.file} is closed. Load the bundle again.")

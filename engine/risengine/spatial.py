@@ -42,7 +42,8 @@ class Part:
     Attributes:
         logits: (N,) sum of all terms.
         terms: By name, (N,) each.
-        references: For each relation its words and (N, R) int64: the reference(s) that speak for mask n.
+        references: For each relation that holds of a mask, and is not denied, its name and (N, R) int64: the
+            reference(s) that speak for mask n.
     """
 
     logits: Array
@@ -69,8 +70,10 @@ def describe_masks(description: Description, geometry: Geometry, cosines: Mappin
     part = Part(terms["looks"], terms)
     for relation in description.relations:
         held, chosen = _relate(relation, geometry, cosines, fitting)
-        terms[relation.words] = _log(1 - held if relation.negated else held)
-        part.references.append((relation.words, chosen))
+        name = relation.name_beside(terms)
+        terms[name] = _log(1 - held if relation.negated else held)
+        if held.any() and not relation.negated:  # what is not there speaks for no mask
+            part.references.append((name, chosen))
     # Superlatives compare what the looks and the relations leave: "the leftmost mug behind the box".
     fitting = _fitting(np.sum(list(terms.values()), axis=0))
     terms.update(_compare(description, geometry, fitting))

@@ -148,7 +148,7 @@ def _hybridgl(evidence: Evidence) -> Scores:
         likely = np.argsort(-evidence.compare(relation.references[0].phrase), kind="stable")[:REFERENCES]
         held = evidence.geometry.related(relation.kind)
         np.fill_diagonal(held, 0)
-        name = relation.words
+        name = relation.name_beside(terms)
         best = np.zeros(len(scores))
         leading = np.argsort(-scores, kind="stable")[:CANDIDATES]
         best[leading] = held[leading][:, likely].max(axis=1)

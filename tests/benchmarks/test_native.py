@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from risbench import native
 from risbench.compare import Thresholds, compare_reports
 from risbench.native import markdown_native, measure_native
 from risbench.stored import read_report
@@ -41,6 +42,12 @@ def test_both_sides_are_asked_the_same(program: Path, tmp_path: Path) -> None:
     assert read_report(path) == report
     assert not any(change.regressed for change in compare_reports(report, report, Thresholds()))
     assert "| 30 | 4 | 0.5 | 2 |" in markdown_native(report)
+
+
+def test_a_program_that_ends_between_two_orders(program: Path) -> None:
+    program.write_text("#!/bin/sh\necho answered\nexit 3\n", encoding="ascii")
+    with native._worker([str(program)]) as worker, pytest.raises(BackendError, match="ended with status 3"):
+        sum(worker.order("encode") for _ in range(100))
 
 
 def test_a_program_that_fails(program: Path) -> None:

@@ -17,7 +17,7 @@ SIDE_PX = 64
 class FakeSam:
     """SAM's four sessions with logits and scores made up from the prompt; deterministic, and quick."""
 
-    def __init__(self, seed: int, on_gpu: bool = False) -> None:
+    def __init__(self, seed: int, on_gpu: bool = False, **largest: int) -> None:
         rng = np.random.default_rng(seed)
         self.bases = (4 * rng.normal(size=(5, 16, 16))).astype(np.float32)
         self.shift = np.float32(rng.normal())
@@ -25,8 +25,8 @@ class FakeSam:
         self.sessions: Any = {
             "image_encoder": SimpleNamespace(run=self._encode, on_gpu=on_gpu),
             "image_projector": SimpleNamespace(run=self._project, on_gpu=on_gpu),
-            "point_decoder": SimpleNamespace(run=self._decode, on_gpu=on_gpu),
-            "mask_decoder": SimpleNamespace(run=self._draw, on_gpu=on_gpu),
+            "point_decoder": SimpleNamespace(run=self._decode, on_gpu=on_gpu, largest=largest.get),
+            "mask_decoder": SimpleNamespace(run=self._draw, on_gpu=on_gpu, largest=largest.get),
         }
 
     def _encode(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

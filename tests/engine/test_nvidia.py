@@ -15,7 +15,7 @@ import pytest
 from fake_gpu import FakeCudart, FakeTensorRt, at
 
 from risengine import tensorrt_session
-from risengine.device_memory import DeviceArray, DeviceMemory
+from risengine.device_memory import DeviceArray, DeviceMemory, describe
 from risengine.dlpack import LEGACY_DEFAULT_STREAM
 from risengine.errors import BackendError, BundleError, InputError
 from risengine.manifest import EngineSpec, FileSpec, GraphSpec, ShapeProfile, TensorSpec
@@ -221,6 +221,32 @@ def test_dlpack_tensors_are_read_where_they_are(
         session.run({**FEEDS, "x": OnFakeGpu(FEEDS["x"].T.copy().T)})
     with pytest.raises(InputError, match="data type 4 of 16 bits x 1; expected an integer"):
         session.run({**FEEDS, "x": OnFakeGpu(FEEDS["x"], code=4, bits=16)})
+    with pytest.raises(InputError, match="data type 0 of 4 bits x 1; expected an integer"):
+        session.run({**FEEDS, "x": OnFakeGpu(FEEDS["x"], code=0, bits=4)})
+
+
+class Unwilling:
+    """What hands itself to nobody, in one way or the other: a tensor of PyTorch that requires its gradient."""
+
+    def __init__(self, by_interface: bool) -> None:
+        self.by_interface = by_interface
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__cuda_array_interface__" and self.by_interface:
+            raise RuntimeError("it requires grad")
+        raise AttributeError(name)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, stream: int) -> Any:
+        raise BufferError("it requires grad")
+
+
+@pytest.mark.parametrize("by_interface", [True, False])
+def test_an_array_that_refuses_is_an_error_of_ours(by_interface: bool) -> None:
+    with pytest.raises(InputError, match=r"x is not handed over: it requires grad. Detach or copy it"):
+        describe("x", Unwilling(by_interface))
     alive = OnFakeGpu.alive
     gc.collect()
     assert alive == OnFakeGpu.alive == 0  # every capsule was let go of

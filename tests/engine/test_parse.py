@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risengine.expression import Description
-from risengine.lexicon import CUES, ORDINALS, PLACES, SIZES
+from risengine.lexicon import CUES, NEGATIONS, ORDINALS, PLACES, SIZES
 from risengine.parse import describe
 
 READINGS = [
@@ -31,6 +31,21 @@ READINGS = [
     ("the plate with nothing on it", "the plate | not below(object)"),
     ("the red mug and the blue box", "the red mug | ?the | ?blue | ?box"),
     ("the red and white ball", "the red white ball"),
+    ("the mug without", "the mug"),
+    ("mug not on the left", "mug | ?not | ?on | ?the | ?left"),
+    ("the mug that is not closest to the camera", "the mug | ?not | ?closest | ?to | ?the | ?camera"),
+    ("the mug that is not the biggest", "the mug | ?not | ?the | ?biggest"),
+    ("the mug not on the right side of the table", "the mug | ?right"),
+    ("the mug neither behind the box nor next to the bowl", "the mug | not behind(the box) | not next(the bowl)"),
+    ("the mug not left of the box and not behind the bowl", "the mug | not left(the box) | not behind(the bowl)"),
+    ("the mug the box isn't behind", "the mug | not front(the box)"),
+    ("the box the mug is not in", "the box | not with(the mug)"),
+    ("the mug with a box not behind it", "the mug | not front(a box)"),
+    ("the bowl that is not holding anything", "the bowl | not with(object)"),
+    ("the mug in the middle of the table", "the mug | @middle"),
+    ("the mug on your left", "the mug | @left"),
+    ("the cup to the bottom and left", "the cup | @bottom | @left"),
+    ("the mug next to the box on the left and behind the bowl", "the mug | next(the box | @left) | behind(the bowl)"),
     ("a tiny blue ball", "a tiny blue ball | ~small"),
     ("the bottle", "the bottle"),
     ("leftmost mug", "mug | @left"),
@@ -222,12 +237,12 @@ def test_needs_geometry(text: str, needs: bool) -> None:
 
 WORDS = sorted(
     {"mug", "box", "the", "a", "red", "of", "it", "one", "and", ",", "not", "is", "that", "two", "all", "me", "table"}
-    | {word for cue in CUES for word in cue} | set(PLACES) | set(SIZES) | set(ORDINALS)
+    | {word for cue in CUES for word in cue} | set(PLACES) | set(SIZES) | set(ORDINALS) | NEGATIONS | {"no", "nothing"}
 )  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=14))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_any_words_are_read(words: list[str]) -> None:
     said = describe(" ".join(words))
     assert all(part.phrase and part.noun for part in said.walk())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,15 +76,25 @@ def test_any_settings_and_image_give_consistent_proposals(
 
 
 @pytest.mark.parametrize(
-    ("points_per_batch", "on_gpu", "step"),
-    [(3, False, 3), (1000, False, PROMPTS_PER_CALL), (3, True, 3), (1000, True, PROMPTS_PER_GPU_CALL)],
+    ("points_per_batch", "largest", "step"),
+    [
+        (3, None, 3),
+        (1000, None, PROMPTS_PER_CALL),
+        (3, {}, 3),
+        (1000, {}, PROMPTS_PER_GPU_CALL),
+        (1000, {"P": 16}, 16),
+    ],
 )
 @pytest.mark.parametrize("held_bytes", [0, 5 * 4 * 16 * 16, 1 << 27])
 def test_no_prompt_is_decoded_twice(
-    points_per_batch: int, on_gpu: bool, step: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+    points_per_batch: int,
+    largest: dict[str, int] | None,
+    step: int,
+    held_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("risengine.upsample.Upsampler.held_bytes", held_bytes)
-    sam = FakeSam(1, on_gpu)
+    sam = FakeSam(1, largest is not None, **(largest or {}))
     keep = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1, "crop_nms_thresh": 1}
     options = ProposalSettings(9, points_per_batch, crop_n_layers=1, **keep)
     asked: list[int] = []
@@ -94,7 +103,7 @@ def test_no_prompt_is_decoded_twice(
         asked.append(len(feeds["points"]))
         return sam._decode(feeds)
 
-    sam.sessions["point_decoder"] = SimpleNamespace(run=decode, on_gpu=on_gpu)
+    sam.sessions["point_decoder"].run = decode
     found = generate_proposals(sam.sessions, np.zeros((50, 70, 3), np.uint8), options, SIDE_PX)
     assert len(found) > 100
     assert sum(asked) == 5 * 81
@@ -109,6 +118,22 @@ def test_a_gpu_proposes_what_a_cpu_does() -> None:
     )
     assert len(small) > 100
     assert small == large
+
+
+@pytest.mark.parametrize("largest", [{"Q": 5, "M": 192}, {"Q": 64, "M": 7}])
+def test_no_call_is_larger_than_the_engines_profile(largest: dict[str, int]) -> None:
+    sam = FakeSam(4, True, **largest)
+    drawn: list[tuple[int, int]] = []
+
+    def draw(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        drawn.append((len(feeds["image_features"]), len(feeds["mask_tokens"])))
+        return sam._draw(feeds)
+
+    sam.sessions["mask_decoder"].run = draw
+    options = ProposalSettings(9, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
+    assert len(generate_proposals(sam.sessions, np.zeros((50, 70, 3), np.uint8), options, SIDE_PX)) > 100
+    assert max(prompts for prompts, _ in drawn) <= largest["Q"]
+    assert max(masks for _, masks in drawn) <= largest["M"]
 
 
 def test_prompts_are_answered_under_the_settings() -> None:

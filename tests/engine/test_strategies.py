@@ -136,6 +136,28 @@ def test_a_relation_can_be_denied() -> None:
     assert said.to_dict()["relations"][0]["kind"] == "not left"
 
 
+def test_two_relations_to_things_of_one_name_both_count() -> None:
+    left, right = (Description("box", "box", places=(place,)) for place in ("left", "right"))
+    said = Description("mug", "mug", relations=(Relation("next", (left,)), Relation("next", (right,))))
+    boxes = [(16, 16, 22, 24), (2, 16, 10, 24), (25, 16, 31, 24), (46, 16, 54, 24), (34, 16, 40, 24)]
+    cosines = {"mug": np.array([0.0, 0.5, 0.5, 0.5, 0.0]), "box": np.array([0.9, 0.0, 0.0, 0.0, 0.9])}
+    part = describe_masks(said, boxes_geometry(boxes), cosines)
+    assert {"next box", "next box (2)"} <= set(part.terms)
+    assert part.logits.argmax() == 2
+    assert [name for name, _ in part.references] == ["next box", "next box (2)"]
+
+
+def test_what_is_denied_is_no_reference_and_needs_not_be_there(
+    engine: risengine.Engine, encoded: risengine.EncodedImage
+) -> None:
+    plain, denied = (engine.segment(encoded, text).explanation for text in ("the mug", "the mug without a giraffe"))
+    assert plain is not None
+    assert denied is not None
+    assert denied.references == ()
+    assert denied.signs is not None
+    assert denied.signs.worst_looks == denied.signs.looks
+
+
 def test_next_to_inside_and_between() -> None:
     geometry = boxes_geometry([(2, 2, 22, 22), (8, 8, 12, 12), (24, 6, 30, 12), (50, 30, 58, 38)])
     box = Description("box", "box")
