@@ -73,9 +73,12 @@ class DeviceDrawer:
         self, logits: DeviceArray, stability_score_offset: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See :class:`risengine.drawing.Drawer`; six numbers a mask visit the host."""
-        outputs = list(self._run(logits, ("areas", "boxes"), stability_score_offset))
-        areas = np.concatenate([output["areas"] for output in outputs])
-        return stability_scores(areas[:, 0], areas[:, 1]), np.concatenate([output["boxes"] for output in outputs])
+        found = [  # and not the masks, which fill the GPU's memory if they outlive their call
+            (output["areas"], output["boxes"])
+            for output in self._run(logits, ("areas", "boxes"), stability_score_offset)
+        ]
+        areas, boxes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return stability_scores(areas[:, 0], areas[:, 1]), boxes
 
     def covering(self, logits: DeviceArray, points: NDArray[np.float32]) -> NDArray[np.int64]:
         """See :class:`risengine.drawing.Drawer`; one byte a mask and point visits the host, or a few."""

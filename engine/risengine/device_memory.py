@@ -63,6 +63,10 @@ class DeviceArray:
         """Number of dimensions."""
         return len(self.shape)
 
+    @property
+    def _row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -116,7 +120,7 @@ class DeviceArray:
         Args:
             rows: (R,) int64 indices along the first dimension.
         """
-        size = self.nbytes // self.shape[0]
+        size = self._row_bytes
         taken = DeviceArray(self.memory, (len(rows), *self.shape[1:]), self.dtype)
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of rows that follow each other
         for start, end in zip(starts.tolist(), np.append(starts[1:], len(rows)).tolist(), strict=False):
@@ -126,7 +130,7 @@ class DeviceArray:
 
     def part(self, start: int, stop: int) -> OnDevice:
         """Returns where some rows lie, without a copy."""
-        size = self.nbytes // self.shape[0]
+        size = self._row_bytes
         shape = (stop - start, *self.shape[1:])
         return OnDevice(shape, self.dtype, self.address + start * size, None, self)
 

@@ -139,6 +139,7 @@ class GraphSpec(FileSpec):
         sizes = [
             self.engine.profiles[tensor.name].largest[axis]
             for tensor in self.inputs
+            if tensor.name in self.engine.profiles
             for axis, size in enumerate(tensor.shape)
             if size == dimension
         ]

@@ -90,6 +90,7 @@ class TextEncoder:
             raise BundleError(f"{tokenizer_path} is no tokenizer ({error}). Rebuild the bundle.") from error
         self._session = session
         self._context_length = context_length
+        self._most = session.largest("T")
         self._cache: dict[str, NDArray[np.float32]] = {}
         self._lock = threading.Lock()
 
@@ -109,7 +110,7 @@ class TextEncoder:
         return tokens
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """Returns (T, E) float32 features of T strings as the graph gives them; new strings run as one batch.
+        """Returns (T, E) float32 features of T strings as the graph gives them; new strings run in as few calls as fit.
 
         Raises:
             InputError: A text has more tokens than the context holds.
@@ -118,8 +119,11 @@ class TextEncoder:
             known = {text: self._cache[text] for text in texts if text in self._cache}
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            features = self._session.run({"tokens": np.stack([self.tokenize(text) for text in new])})["features"]
-            known.update(zip(new, features, strict=True))
+            tokens = np.stack([self.tokenize(text) for text in new])
+            step = self._most or len(new)
+            for start in range(0, len(new), step):
+                features = self._session.run({"tokens": tokens[start : start + step]})["features"]
+                known.update(zip(new[start : start + step], features, strict=True))
             with self._lock:
                 if len(self._cache) + len(new) > _CACHED_TEXTS:
                     self._cache.clear()

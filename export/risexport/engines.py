@@ -130,7 +130,7 @@ class EngineBuilder:
         model = onnx_ir.load(folder / spec.file)
         attentions = to_native(model)
         onnx_ir.save(model, path, external_data=f"{path.name}.data" if spec.external else None)
-        profiles = {tensor.name: self._profile(tensor) for tensor in spec.inputs if _is_dynamic(tensor)}
+        profiles = {tensor.name: self._profile(role, tensor) for tensor in spec.inputs if _is_dynamic(tensor)}
         built = self._build(role, path, profiles, progress)
         fusion = summarise(built.layers)
         if fusion.attentions < attentions:
@@ -217,10 +217,12 @@ class EngineBuilder:
             config.add_optimization_profile(profile)
         return config
 
-    def _profile(self, tensor: TensorSpec) -> ShapeProfile:
+    def _profile(self, role: Role, tensor: TensorSpec) -> ShapeProfile:
+        sizes = self._sizes
+        if role == "mask_measurer":  # it reads single logits too, at however many points the search asks about
+            sizes = {**sizes, **{side: (1, *sizes[side][1:]) for side in "HW"}}
         shapes = [
-            tuple(size if isinstance(size, int) else self._sizes[size][index] for size in tensor.shape)
-            for index in range(3)
+            tuple(size if isinstance(size, int) else sizes[size][index] for size in tensor.shape) for index in range(3)
         ]
         return ShapeProfile(*shapes)
 

@@ -25,7 +25,7 @@ class FakeCudart:
     def __init__(self, driver: int = 13000, runtime: int = 13000, capability: tuple[int, int] = (8, 6)) -> None:
         self.driver, self.runtime, self.capability = driver, runtime, capability
         self.blocks: dict[int, Any] = {}
-        self.room = 1 << 30
+        self.room, self.peak = 1 << 30, 0
         self.device_status = 0
         self.copied_to_device = self.copied_to_host = 0
         self.freed = list[int]()
@@ -48,6 +48,7 @@ class FakeCudart:
             return 2, 0
         block = ctypes.create_string_buffer(size)
         self.blocks[ctypes.addressof(block)] = block
+        self.peak = max(self.peak, sum(map(len, self.blocks.values())))
         return 0, ctypes.addressof(block)
 
     def cudaFree(self, address: int) -> tuple[int]:

@@ -15,7 +15,7 @@ from fake_sam import SIDE_PX, FakeSam, assert_consistent
 import risengine
 from risengine.config import RuntimeConfig
 from risengine.demo import DemoPicture
-from risengine.device_drawing import DeviceDrawer
+from risengine.device_drawing import MASKS_PER_CALL, DeviceDrawer
 from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
 from risengine.dlpack import LEGACY_DEFAULT_STREAM
 from risengine.method import ProposalSettings
@@ -103,6 +103,14 @@ def test_measures_and_masks_are_the_hosts(
     np.testing.assert_array_equal(device.draw(held).to_host(), expected)
     points = rng.random((50, 2)).astype(np.float32) * np.float32(size[::-1])
     np.testing.assert_array_equal(device.covering(held, points), host.covering(logits, points))
+
+
+def test_measuring_holds_the_masks_of_one_call(measurers: dict[int, OnnxSession], cudart: FakeCudart) -> None:
+    held = DeviceMemory(cudart).upload(np.ones((4 * MASKS_PER_CALL, 16, 16), np.float32))
+    device = DeviceDrawer.of_image(on_fake_gpu(measurers[16], cudart), (64, 64), (16, 16), SIDE_PX)
+    cudart.peak = 0
+    device.measure(held, 1.0)
+    assert cudart.peak < held.nbytes + 2.5 * MASKS_PER_CALL * 64 * 64
 
 
 KEEP = {"pred_iou_thresh": 0.2, "stability_score_thresh": 0.1, "box_nms_thresh": 1.0, "crop_nms_thresh": 1.0}
@@ -220,6 +228,12 @@ def test_all_of_it_is_freed(on_the_gpu: risengine.Engine, picture: DemoPicture, 
     on_the_gpu.encode_image(picture.path)
     assert not cudart.blocks
     assert len(cudart.freed) > 10
+
+
+def test_an_array_without_rows_has_none_to_give(cudart: FakeCudart) -> None:
+    empty = DeviceMemory(cudart).upload(np.zeros((0, 3), np.float32))
+    assert empty[np.zeros(0, np.int64)].shape == (0, 3)
+    assert empty.part(0, 0).shape == (0, 3)
 
 
 def test_rows_and_joined_arrays_are_complete_when_they_are_handed_out(cudart: FakeCudart) -> None:

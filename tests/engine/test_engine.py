@@ -4,6 +4,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from PIL import Image
 
 import risengine
 from risengine import BackendError, BundleError, InputError
+from risengine.bundle import open_bundle
 from risengine.demo import DemoPicture
 from risengine.proposals import generate_proposals
-from risengine.text import parse_expression
+from risengine.text import TextEncoder, parse_expression
 
 
 def test_a_segmentation_is_consistent(
@@ -152,6 +155,22 @@ def test_texts_in_other_scripts_give_some_answer(
 
 def test_a_full_context_is_accepted(engine: risengine.Engine, encoded: risengine.EncodedImage) -> None:
     assert np.isfinite(engine.segment(encoded, " ".join(["mug"] * 75)).score)
+
+
+def test_texts_are_encoded_as_few_at_a_time_as_the_engine_takes(engine: risengine.Engine) -> None:
+    session, calls = engine.sessions["text_encoder"], []
+
+    def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        calls.append(len(feeds["tokens"]))
+        return session.run(feeds)
+
+    narrow: Any = SimpleNamespace(run=run, largest={"T": 2}.get)
+    texts = ["a", "b", "c", "a", "d", "e"]
+    features = TextEncoder(narrow, open_bundle("tabletop").tokenizer_path, engine.manifest.text.context_length).encode(
+        texts
+    )
+    assert calls == [2, 2, 1]
+    np.testing.assert_allclose(features, engine._text.encode(texts), atol=1e-6)
 
 
 def test_case_and_white_space_do_not_matter(engine: risengine.Engine) -> None:

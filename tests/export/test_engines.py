@@ -18,7 +18,7 @@ import pytest
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli import main
 from risengine.errors import BackendError, BundleError, InputError
-from risengine.manifest import Role, ShapeProfile
+from risengine.manifest import Role, ShapeProfile, TensorSpec
 from risengine.nvidia import shared_library_version
 from risexport.build import build, stages
 from risexport.config import BuildConfig, EngineOptions
@@ -237,6 +237,13 @@ def test_a_graph_that_the_compiler_does_not_read(tiny_bundle: Bundle, tmp_path: 
         builder.compile(
             "image_projector", tiny_bundle.manifest.graphs["image_projector"], tmp_path, tmp_path, lambda stage: None
         )
+
+
+def test_a_fixed_image_size_leaves_the_measurer_its_points() -> None:
+    builder = EngineBuilder("tensorrt-rtx", EngineOptions(("8.6",), profile={"H": (480, 480, 480)}))
+    rows = TensorSpec("row_starts", "int64", ("H",))
+    assert builder._profile("mask_measurer", rows) == ShapeProfile((1,), (480,), (480,))
+    assert builder._profile("image_encoder", rows) == ShapeProfile((480,), (480,), (480,))
 
 
 def test_tensorrt_rtx_has_no_engines_for_later_versions() -> None:
