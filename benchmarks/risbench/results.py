@@ -1,7 +1,7 @@
-"""The stored results: every report's Markdown, and the README's tables, are made from its JSON and kept in step.
+"""The stored results: every report's Markdown, and the READMEs' tables, are made from its JSON and kept in step.
 
-In a Markdown file, what stands between ``<!-- results: NAME -->`` and ``<!-- end of results -->`` is the Markdown of
-``NAME.json``. One picture shows whole answers at true size.
+In a README, what stands between ``<!-- results: NAME -->`` and ``<!-- end of results -->`` is the Markdown of
+``NAME.json``, or one of the headlines ``gain`` and ``latency``. One picture shows whole answers at true size.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from risbench.accuracy import AccuracyReport
+from risbench.headlines import gain_headline, latency_headline
 from risbench.latency_report import LatencyReport
 from risbench.stored import markdown, read_report
 from risengine.errors import InputError
@@ -18,6 +20,7 @@ __all__ = ["PICTURE", "draw_results", "rendered_results", "repository_root"]
 PICTURE = Path("docs") / "latency.svg"
 """Of whole answers, in the repository."""
 
+_PAGES = ("README.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"(<!-- results: ([\w.-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
@@ -34,25 +37,31 @@ def repository_root() -> Path:
 
 
 def rendered_results(root: Path) -> dict[Path, str]:
-    """Returns what the generated files should hold: the Markdown of every stored report, and the README.
+    """Returns what the generated files should hold: the Markdown of every stored report, and the READMEs.
 
     Args:
         root: The repository.
 
     Raises:
-        InputError: A stored report cannot be read, or the README names one that is not there.
+        InputError: A stored report cannot be read, or a README names one that is not there.
     """
-    tables = {path.stem: markdown(read_report(path)) for path in sorted(_folder(root).glob("*.json"))}
-    readme = root / "README.md"
+    reports = {path.stem: read_report(path) for path in sorted(_folder(root).glob("*.json"))}
+    tables = {name: markdown(report) for name, report in reports.items()}
+    shown = {
+        **tables,
+        "gain": gain_headline([report for report in reports.values() if isinstance(report, AccuracyReport)]),
+        "latency": latency_headline([report for report in reports.values() if isinstance(report, LatencyReport)]),
+    }
 
     def fill(block: re.Match[str]) -> str:
         name = block[2]
-        if name not in tables:
-            raise InputError(f"{readme} shows results {name!r}; expected one of {', '.join(tables)}.")
-        return f"{block[1]}\n{tables[name]}\n\n{block[3]}"
+        if name not in shown:
+            raise InputError(f"a README shows results {name!r}; expected one of {', '.join(shown)}.")
+        return f"{block[1]}\n{shown[name]}\n\n{block[3]}"
 
     files = {_folder(root) / f"{name}.md": f"{table}\n" for name, table in tables.items()}
-    return {**files, readme: _BLOCK.sub(fill, readme.read_text(encoding="utf-8"))}
+    pages = [page for name in _PAGES if (page := root / name).is_file()]
+    return {**files, **{page: _BLOCK.sub(fill, page.read_text(encoding="utf-8")) for page in pages}}
 
 
 def draw_results(root: Path) -> str | None:

@@ -26,11 +26,15 @@ def test_everything_generated_is_in_step() -> None:
     assert {path.stem for path in RESULTS.glob("*.md")} == set(NAMES)
 
 
-def test_the_readme_shows_stored_figures() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = [name for name in NAMES if f"<!-- results: {name} -->" in readme]
-    assert "accuracy-tabletop-spatial" in shown
-    assert all(markdown(stored(name)) in readme for name in shown)
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [("README.md", {"accuracy-tabletop-spatial", "gain", "latency"}), ("benchmarks/README.md", {"latency-vit-b"})],
+)
+def test_the_pages_show_stored_figures(page: str, names: set[str]) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert all(f"<!-- results: {name} -->" in text for name in names)
+    shown = [name for name in NAMES if f"<!-- results: {name} -->" in text]
+    assert all(markdown(stored(name)) in text for name in shown)
 
 
 def test_the_stored_accuracy_is_of_the_embedded_bundle_and_reaches_the_goals() -> None:
