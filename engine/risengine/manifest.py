@@ -86,6 +86,16 @@ class ShapeProfile:
     best: tuple[int, ...]
     largest: tuple[int, ...]
 
+    def fits(self, tensor: TensorSpec) -> bool:
+        """Whether these are shapes of a tensor, each size at least 1 and none beyond its neighbour."""
+        if not len(self.least) == len(self.best) == len(self.largest) == len(tensor.shape):
+            return False
+        sizes = zip(tensor.shape, self.least, self.best, self.largest, strict=True)
+        return all(
+            1 <= least <= best <= largest and (isinstance(size, str) or least == largest == size)
+            for size, least, best, largest in sizes
+        )
+
 
 @dataclass(frozen=True)
 class EngineSpec:
@@ -139,11 +149,32 @@ class GraphSpec(FileSpec):
         sizes = [
             self.engine.profiles[tensor.name].largest[axis]
             for tensor in self.inputs
-            if tensor.name in self.engine.profiles
             for axis, size in enumerate(tensor.shape)
             if size == dimension
         ]
         return min(sizes, default=None)
+
+    def check_profiles(self) -> None:
+        """Checks that an engine's profiles are of its dynamic inputs, all of them, and can be met.
+
+        Raises:
+            BundleError: One is missing, superfluous, or of impossible shapes.
+        """
+        if self.engine is None:
+            return
+        dynamic = {tensor.name: tensor for tensor in self.inputs if any(isinstance(s, str) for s in tensor.shape)}
+        if self.engine.profiles.keys() != dynamic.keys():
+            raise BundleError(
+                f"{self.file} has profiles of {sorted(self.engine.profiles)}; expected one of each dynamic input, "
+                f"{sorted(dynamic)}. Rebuild the bundle."
+            )
+        for name, tensor in dynamic.items():
+            profile = self.engine.profiles[name]
+            if not profile.fits(tensor):
+                raise BundleError(
+                    f"{self.file}: the profile of {name} is {profile.least}, {profile.best}, {profile.largest}; "
+                    f"expected rising sizes from 1 on of the shape {tensor.shape}. Rebuild the bundle."
+                )
 
 
 @dataclass(frozen=True)
@@ -233,8 +264,8 @@ class Manifest:
         """Parses and validates the JSON of a manifest.
 
         Raises:
-            BundleError: The JSON is malformed, a field is missing or mistyped, a role is missing, or the format
-                version is not the one this runtime reads.
+            BundleError: The JSON is malformed, a field is missing or mistyped, a role is missing, an engine's profiles
+                are not of its inputs, or the format version is not the one this runtime reads.
         """
         version = _parsed(data, _Versioned).format_version
         if version != FORMAT_VERSION:
@@ -244,6 +275,8 @@ class Manifest:
         missing = sorted(set(get_args(Role)) - set(manifest.graphs) - set(OPTIONAL_ROLES))
         if missing:
             raise BundleError(f"{MANIFEST_NAME} lists no graph for {', '.join(missing)}. Rebuild the bundle.")
+        for graph in manifest.graphs.values():
+            graph.check_profiles()
         return manifest
 
     def roles_on(self, device: Target) -> tuple[Role, ...]:

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["lowest_cosine", "lowest_mask_iou", "relative_error"]
+__all__ = ["STABILITY_OFFSET", "lowest_cosine", "lowest_mask_iou", "relative_error"]
 
 Array = NDArray[Any]
+
+STABILITY_OFFSET = 1.0
+"""Of logits, at which the areas of ``mask_measurer`` are compared: at 0 its two areas would be one."""
 
 
 def relative_error(actual: Array, expected: Array) -> float:

@@ -24,7 +24,7 @@ from risengine.devices import choose_device, open_session
 from risengine.errors import BundleError
 from risengine.manifest import MANIFEST_NAME, Manifest, Measure, Parity, Role
 from risengine.masks import mask_boxes
-from risengine.measures import lowest_cosine, lowest_mask_iou, relative_error
+from risengine.measures import STABILITY_OFFSET, lowest_cosine, lowest_mask_iou, relative_error
 from risengine.placement import axis_taps, tap_feeds
 from risengine.session import Session
 from risengine.upsample import Upsampler
@@ -95,14 +95,15 @@ def verify_bundle(
         decoded = _run_point_decoder(session, vectors, projections, figures)
     with loaded("mask_decoder") as session:
         logits = _run_mask_decoder(session, vectors, decoded, figures)
-    if "mask_measurer" in bundle.manifest.graphs:
+    if "mask_measurer" in bundle.manifest.roles_on(device):
         with loaded("mask_measurer") as session:
             size = vectors.descriptions[0].image.shape[:2]
             _run_mask_measurer(session, logits, size, bundle.manifest.sam_image_size_px, figures)
     with loaded("proposal_encoder") as session:
         _run_proposal_encoder(session, vectors, bundle.manifest.method.global_weight, figures)
     with loaded("text_encoder") as session:
-        features = [session.run({"tokens": tokens})["features"] for tokens in _one_and_rest(vectors.tokens)]
+        calls = _calls(vectors.tokens, session.largest("T"))
+        features = [session.run({"tokens": tokens})["features"] for tokens in calls]
         figures.add_features("text_encoder", "features", np.concatenate(features), vectors.text_features)
     return Verification(figures.judged(), tuple(dict.fromkeys(providers)))
 
@@ -121,13 +122,12 @@ def _run_point_decoder(
 ) -> list[dict[str, Array]]:
     decoded = []
     for decoding in vectors.decodings:
-        feeds: dict[str, Array] = {
-            **projections,
-            "image_size": np.array(vectors.descriptions[0].image.shape[:2], np.int64),
-            "points": decoding.points,
-            "labels": decoding.labels,
-        }
-        outputs = session.run(feeds)
+        fixed = {**projections, "image_size": np.array(vectors.descriptions[0].image.shape[:2], np.int64)}
+        calls = _parts(len(decoding.points), session.largest("P"))
+        answers = [
+            session.run({**fixed, "points": decoding.points[part], "labels": decoding.labels[part]}) for part in calls
+        ]
+        outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
         figures.add_error("point_decoder", "iou_predictions", outputs["iou_predictions"], decoding.iou_predictions)
         decoded.append(outputs)
     return decoded
@@ -139,12 +139,20 @@ def _run_mask_decoder(
     found = []
     for decoding, outputs in zip(vectors.decodings, decoded, strict=True):
         prompts, masks, channels = outputs["mask_tokens"].shape
-        feeds = {
-            "image_features": outputs["image_features"],
-            "mask_tokens": outputs["mask_tokens"].reshape(prompts * masks, channels),
-            "prompt_index": np.arange(prompts, dtype=np.int64).repeat(masks),
-        }
-        logits = session.run(feeds)["logits"]
+        calls = _parts(
+            prompts, min(session.largest("Q") or prompts, (session.largest("M") or masks * prompts) // masks)
+        )
+        answers = [
+            session.run(
+                {
+                    "image_features": outputs["image_features"][part],
+                    "mask_tokens": outputs["mask_tokens"][part].reshape(-1, channels),
+                    "prompt_index": np.arange(part.stop - part.start, dtype=np.int64).repeat(masks),
+                }
+            )
+            for part in calls
+        ]
+        logits = np.concatenate([answer["logits"] for answer in answers])
         figures.add_sampled("mask_decoder", "logits", logits, decoding.logits)
         figures.add_masks("mask_decoder", "logits", logits > 0, decoding.masks)
         found.append(logits)
@@ -159,14 +167,16 @@ def _run_mask_measurer(
     upsampler = Upsampler((height, width), low, side_px)
     feeds: dict[str, Array] = {
         **tap_feeds(*(axis_taps(side, max(size), n, side_px) for side, n in zip(size, low, strict=True))),
-        "stability_score_offset": np.zeros((), np.float32),
+        "stability_score_offset": np.array(STABILITY_OFFSET, np.float32),
     }
-    for some in (part for rows in logits for part in _one_and_rest(rows)):
+    for some in (part for rows in logits for part in _calls(rows, session.largest("D"))):
         outputs = session.run({"logits": some, **feeds})
         masks = outputs["masks"]
         figures.add_masks("mask_measurer", "masks", masks, np.stack(list(upsampler.masks(some))))
-        areas = np.repeat(masks.sum(axis=(1, 2))[:, None], 2, axis=1)
-        figures.add_error("mask_measurer", "areas", 1 + outputs["areas"], 1 + areas)
+        areas = [  # resizing is linear, with weights that add up to 1
+            [mask.sum() for mask in upsampler.masks(some - cut)] for cut in (STABILITY_OFFSET, -STABILITY_OFFSET)
+        ]
+        figures.add_error("mask_measurer", "areas", 1 + outputs["areas"], 1 + np.stack(areas, axis=1))
         figures.add_error("mask_measurer", "boxes", 1 + outputs["boxes"], 1 + mask_boxes(masks))
 
 
@@ -175,16 +185,22 @@ def _run_proposal_encoder(session: Session, vectors: Vectors, global_weight: flo
     for description in vectors.descriptions:
         parts = [
             session.run({"image": description.image, "masks": masks, "global_weight": weight})
-            for masks in _one_and_rest(description.masks)
+            for masks in _calls(description.masks, session.largest("N"))
         ]
         for name in ("global_features", "local_features", "features"):
             actual = np.concatenate([part[name] for part in parts])
             figures.add_features("proposal_encoder", name, actual, getattr(description, name))
 
 
-def _one_and_rest(rows: Array) -> list[Array]:
+def _parts(count: int, most: int | None) -> list[slice]:
+    """Splits so many things into as few calls as an engine's profile allows."""
+    step = max(1, min(most or count, count))
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _calls(rows: Array, most: int | None) -> list[Array]:
     """Splits rows into the first and the others, so that a graph is run at two numbers of rows, one of them 1."""
-    return [part for part in (rows[:1], rows[1:]) if len(part)]
+    return [rows[:1], *(rows[1:][part] for part in _parts(len(rows) - 1, most))]
 
 
 class _Figures:

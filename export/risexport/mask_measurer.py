@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from risengine.manifest import Parity
 from risengine.masks import mask_boxes
-from risengine.measures import lowest_mask_iou, relative_error
+from risengine.measures import STABILITY_OFFSET, lowest_mask_iou, relative_error
 from risengine.placement import TAPS, axis_taps, tap_feeds
 from risengine.session import Session
 from risexport.parity import Tolerances, judge
@@ -73,7 +73,7 @@ def measure_masks(session: Session, reference: SamReference, side_px: int, toler
         tolerances: Bounds of the precision that was built.
 
     Returns:
-        Figures of the masks, and of the areas and boxes against those of the masks; all within the tolerances.
+        Figures of the masks and areas, and of the boxes against those of the masks; all within the tolerances.
 
     Raises:
         ParityError: A figure is past its tolerance.
@@ -81,15 +81,17 @@ def measure_masks(session: Session, reference: SamReference, side_px: int, toler
     logits = np.concatenate([decoding.logits for decoding in reference.decodings])
     size = reference.image.shape[0], reference.image.shape[1]
     taps = (axis_taps(side, max(size), low, side_px) for side, low in zip(size, logits.shape[1:], strict=True))
-    feeds: dict[str, NDArray[Any]] = {**tap_feeds(*taps), "stability_score_offset": np.zeros((), np.float32)}
+    offset = np.array(STABILITY_OFFSET, np.float32)
+    feeds: dict[str, NDArray[Any]] = {**tap_feeds(*taps), "stability_score_offset": offset}
     runs = [
         session.run({"logits": logits[start : start + _COMPARED], **feeds})
         for start in range(0, len(logits), _COMPARED)
     ]
     areas, boxes, masks = (np.concatenate([run[name] for run in runs]) for name in ("areas", "boxes", "masks"))
-    overlap = lowest_mask_iou(masks, _stock_masks(logits, size, side_px))
-    drawn = np.repeat(masks.sum(axis=(1, 2))[:, None], 2, axis=1)
-    area_error, box_error = relative_error(1 + areas, 1 + drawn), relative_error(1 + boxes, 1 + mask_boxes(masks))
+    full = _stock_logits(logits, size, side_px)
+    overlap = lowest_mask_iou(masks, full > 0)
+    stock_areas = np.stack([(full > cut).sum(axis=(1, 2)) for cut in (offset, -offset)], axis=1)
+    area_error, box_error = relative_error(1 + areas, 1 + stock_areas), relative_error(1 + boxes, 1 + mask_boxes(masks))
     return [
         judge("mask_measurer", "masks", "mask_iou", overlap, tolerances.mask_iou),
         judge("mask_measurer", "areas", "relative_error", area_error, tolerances.decoder_error),
@@ -97,13 +99,13 @@ def measure_masks(session: Session, reference: SamReference, side_px: int, toler
     ]
 
 
-def _stock_masks(logits: NDArray[np.float32], size: tuple[int, int], side_px: int) -> NDArray[np.bool_]:
-    """``Sam.postprocess_masks``, and its threshold."""
+def _stock_logits(logits: NDArray[np.float32], size: tuple[int, int], side_px: int) -> NDArray[np.float32]:
+    """``Sam.postprocess_masks``."""
     inner = [int(side * side_px / max(size) + 0.5) for side in size]
     square = F.interpolate(torch.from_numpy(logits)[None], (side_px, side_px), mode="bilinear", align_corners=False)
     full = F.interpolate(square[..., : inner[0], : inner[1]], size, mode="bilinear", align_corners=False)
-    masks: NDArray[np.bool_] = (full[0] > 0).numpy()
-    return masks
+    resized: NDArray[np.float32] = full[0].numpy()
+    return resized
 
 
 def _mixed(parts: list[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from risengine.bundle import embedded_bundles, open_bundle
 from risengine.errors import BundleError
-from risengine.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
+from risengine.manifest import FORMAT_VERSION, MANIFEST_NAME, EngineSpec, FileSpec, Manifest, ShapeProfile
 
 Manifesto = dict[str, Any]
 
@@ -78,6 +79,37 @@ def test_tampered_manifests(bundle_copy: Path, change: Callable[[Manifesto], Non
     edit(bundle_copy, change)
     with pytest.raises(BundleError, match=message):
         open_bundle(bundle_copy)
+
+
+def _manifest_with_profiles(profiles: dict[str, ShapeProfile]) -> Manifest:
+    """The embedded bundle's, had its text encoder (tokens: (T, 77)) been compiled."""
+    manifest = open_bundle("tabletop").manifest
+    text_encoder = manifest.graphs["text_encoder"]
+    file = FileSpec(text_encoder.file, text_encoder.sha256, text_encoder.size_bytes)
+    engine = EngineSpec("tensorrt", "10.3.0.26", ("8.7",), profiles, file.sha256, layers=file)
+    return replace(manifest, graphs={**manifest.graphs, "text_encoder": replace(text_encoder, engine=engine)})
+
+
+def test_an_engines_profiles_are_of_its_inputs() -> None:
+    manifest = _manifest_with_profiles({"tokens": ShapeProfile((1, 77), (2, 77), (64, 77))})
+    assert Manifest.decode(manifest.encode()).graphs["text_encoder"].largest("T") == 64
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ({}, r"has profiles of \[\]; expected one of each dynamic input, \['tokens'\]"),
+        ({"words": ShapeProfile((1, 77), (2, 77), (64, 77))}, r"has profiles of \['words'\]"),
+        ({"tokens": ShapeProfile((1,), (2,), (64,))}, r"tokens is \(1,\), .*; expected .* of the shape \('T', 77\)"),
+        ({"tokens": ShapeProfile((1, 77), (2, 77), (64,))}, r"tokens is \(1, 77\), \(2, 77\), \(64,\)"),
+        ({"tokens": ShapeProfile((0, 77), (2, 77), (64, 77))}, r"expected rising sizes from 1 on"),
+        ({"tokens": ShapeProfile((1, 77), (65, 77), (64, 77))}, r"expected rising sizes from 1 on"),
+        ({"tokens": ShapeProfile((1, 1), (2, 76), (64, 77))}, r"expected rising sizes from 1 on"),
+    ],
+)
+def test_impossible_profiles_are_refused(profiles: dict[str, ShapeProfile], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        Manifest.decode(_manifest_with_profiles(profiles).encode())
 
 
 DEEP = b'{"format_version": %d, "x": ' % FORMAT_VERSION + b"[" * 100_000

@@ -140,6 +140,40 @@ def test_a_nan_between_the_sampled_positions_is_out_of_tolerance(
     assert np.isnan(failure.value)
 
 
+def test_no_call_exceeds_an_engines_profile(monkeypatch: pytest.MonkeyPatch, verification: Verification) -> None:
+    from risengine import devices
+
+    bounds = {"N": 2, "T": 3, "P": 1, "Q": 1, "M": 4}
+    seen: dict[str, set[int]] = {name: set() for name in bounds}
+
+    class Narrow(OnnxSession):
+        def largest(self, dimension: str) -> int | None:
+            return bounds.get(dimension)
+
+        def run(self, feeds):  # type: ignore[no-untyped-def]
+            for tensor in self.inputs:
+                for size, name in zip(feeds[tensor.name].shape, tensor.shape, strict=True):
+                    if name in bounds:
+                        seen[name].add(size)
+            return super().run(feeds)
+
+    monkeypatch.setattr(devices, "OnnxSession", Narrow)
+    narrow = verify_bundle(open_bundle("tabletop"), RuntimeConfig(threads=1))
+    assert seen == {"N": {1, 2}, "T": {1, 3}, "P": {1}, "Q": {1}, "M": {3}}
+    assert not narrow.failures
+    assert [row.tensor for row in narrow.parity] == [row.tensor for row in verification.parity]
+
+
+def test_what_only_gpus_run_is_left_out_on_the_cpu(bundle_copy: Path) -> None:
+    manifest = open_bundle(bundle_copy).manifest
+    graphs = {**manifest.graphs, "mask_measurer": manifest.graphs["image_projector"]}
+    (bundle_copy / MANIFEST_NAME).write_bytes(replace(manifest, graphs=graphs).encode())
+    told: list[str] = []
+    verify_bundle(open_bundle(bundle_copy), RuntimeConfig(threads=1), told.append)
+    assert "mask_measurer" not in told
+    assert len(told) == 6
+
+
 def test_expected_values_of_another_shape_are_refused(bundle_copy: Path, vectors: Vectors) -> None:
     bundle = with_vectors(bundle_copy, replace(vectors, text_features=vectors.text_features[:, 1:]))
     with pytest.raises(BundleError, match=r"text_encoder: features is \(8, \d+\).*test vectors are"):

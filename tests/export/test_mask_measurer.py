@@ -156,6 +156,7 @@ def test_the_build_notices_what_is_wrong(measurer: OnnxSession) -> None:
     for name, change in (
         ("masks", lambda masks: np.roll(masks, 1, axis=2)),
         ("areas", lambda areas: areas + areas // 500),
+        ("areas", lambda areas: areas[:, :1].repeat(2, axis=1)),
         ("boxes", lambda boxes: boxes + np.float32([0, 0, 1, 0])),
     ):
         with pytest.raises(ParityError, match=f"mask_measurer: .* of {name} "):
