@@ -2,7 +2,8 @@
 
 Latencies of two runs are never compared as they are, since machines differ and are shared. Where both runs have the
 PyTorch reference, its ratio to the engine is compared; elsewhere, the products of matrices that the machine could have
-computed in the meantime.
+computed in the meantime. Of the C++ library and the Python runtime only the ratio is known, which falls, too, where
+Python alone became faster; their memory is compared as it is.
 """
 
 from __future__ import annotations
@@ -145,6 +146,9 @@ def _figures(report: Report, by_reference: bool) -> Iterator[tuple[str, _Figure]
         for part in ("cold_start", "encode", "ask", "ask_again"):
             ratio = getattr(python, part).p50_ms / getattr(native, part).p50_ms
             yield f"{part}: Python / C++", _Figure(ratio, "speed", "x")
+        for name, side in report.sides.items():
+            if side.peak_mib:  # 0 where the system does not say
+                yield f"peak memory, {name}", _Figure(side.peak_mib, "cost", "MiB")
     else:
         yield from _proposal_figures(report)
 

@@ -18,13 +18,20 @@ from risbench.environment import Environment, read_environment
 from risbench.hybridgl import Fault, PublishedHybridgl
 from risbench.refer import ReferDataset, load_refer
 from risbench.spoken import Spoken, load_spoken
-from risbench.tables import format_table
+from risengine.confidence import calibration_of
 from risengine.config import StrategyName
 from risengine.engine import Engine
 from risengine.text import parse_expression
 from risengine.types import EncodedImage
 
-__all__ = ["PUBLISHED", "LanguageConfig", "LanguageReport", "format_language", "markdown_language", "measure_language"]
+__all__ = [
+    "PUBLISHED",
+    "STRATEGY_NAMES",
+    "LanguageConfig",
+    "LanguageReport",
+    "Rejection",
+    "measure_language",
+]
 
 STRATEGY_NAMES: tuple[StrategyName, ...] = get_args(StrategyName)
 PUBLISHED = "hybridgl with faults"
@@ -78,7 +85,10 @@ class Rejection:
 
 @dataclass(frozen=True)
 class LanguageReport:
-    """Shares of right choices among ground-truth masks, by split, kind and strategy; ``count`` has their numbers."""
+    """Shares of right choices among ground-truth masks, by split, kind and strategy; ``count`` has their numbers.
+
+    ``rejection`` is by split, and empty where the bundle has no calibration and thus no confidence.
+    """
 
     bundle: BundleFacts
     config: LanguageConfig
@@ -126,7 +136,11 @@ def measure_language(
             for name, tally in tallies.items()
         },
         failures=tuple(failures),
-        rejection={split: _reject(engine, dataset, split, absent, config.limit) for split in config.splits},
+        rejection={
+            split: _reject(engine, dataset, split, absent, config.limit)
+            for split in config.splits
+            if calibration_of(engine.bundle_id) is not None
+        },
     )
 
 
@@ -183,50 +197,4 @@ def _reject(
         absent=int((~present).sum()),
         auc=area_under_curve(confidence[present], confidence[~present]),
         calibration_error=calibration_error(confidence, right),
-    )
-
-
-def format_language(report: LanguageReport) -> str:
-    """Returns the report for a terminal, in percent, with every failure on the hand-written set."""
-    names = _columns(report)
-    header, rows = ["right object", "n", *names], []
-    for name, kinds in report.right.items():
-        for kind, shares in kinds.items():
-            cells = [f"{100 * shares[strategy]:.1f}" for strategy in names]
-            rows.append([f"{name} {kind}", str(report.count[name][kind]), *cells])
-    failures = [f'  {item.kind}: "{item.text}" ({item.image}): {item.chosen}, not {item.wanted}; {item.parse}'
-                for item in report.failures]  # fmt: skip
-    rejection = [f"{split}: {_rejection_line(found)}" for split, found in report.rejection.items()]
-    return "\n\n".join(
-        [format_table(header, rows), "present or absent, image and text to mask\n" + "\n".join(rejection),
-         "hand-written expressions that failed\n" + "\n".join(failures)]
-    )  # fmt: skip
-
-
-def markdown_language(report: LanguageReport) -> str:
-    """Returns the table of a README with its conditions, in percent."""
-    names = _columns(report)
-    rows = [f"| set | expressions | n | {' | '.join(names)} |", "|---|---|---|" + "---|" * len(names)]
-    for name, kinds in report.right.items():
-        for kind, shares in kinds.items():
-            cells = [name, kind, str(report.count[name][kind])]
-            rows.append(f"| {' | '.join([*cells, *(f'{100 * shares[s]:.1f}' for s in names)])} |")
-    rejection = "; ".join(f"`{split}`: {_rejection_line(found)}" for split, found in report.rejection.items())
-    conditions = (
-        f"Percent of right choices among ground-truth masks; bundle `{report.bundle.name}` "
-        f"({report.bundle.precision}, {report.bundle.id[:12]}). Present against absent, on own proposals: {rejection}."
-    )
-    if faults := report.config.hybridgl_faults:
-        conditions += f" Faults of HybridGL's published code: {', '.join(faults)}."
-    return "\n".join([*rows, "", conditions])
-
-
-def _columns(report: LanguageReport) -> tuple[str, ...]:
-    return (*STRATEGY_NAMES, PUBLISHED) if report.config.hybridgl_faults else STRATEGY_NAMES
-
-
-def _rejection_line(found: Rejection) -> str:
-    return (
-        f"ROC AUC {found.auc:.3f} ({found.present} present, {found.absent} absent), calibration error "
-        f"{found.calibration_error:.3f}"
     )

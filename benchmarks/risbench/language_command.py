@@ -36,7 +36,8 @@ def add_language(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from risbench.language import LanguageConfig, format_language, markdown_language, measure_language
+    from risbench.language import LanguageConfig, measure_language
+    from risbench.language_tables import format_language, markdown_language
     from risengine import load
     from risengine.bundle import open_bundle
 

@@ -66,7 +66,7 @@ def _run_compare(options: argparse.Namespace) -> int:
 
 
 def _run_results(options: argparse.Namespace) -> int:
-    from risbench.results import PICTURE, draw_results, rendered_results, repository_root
+    from risbench.results import PICTURE, draw_results, is_drawn, rendered_results, repository_root
 
     root = repository_root()
     stale = 0
@@ -79,8 +79,12 @@ def _run_results(options: argparse.Namespace) -> int:
         else:
             path.write_text(text, encoding="utf-8")
             print(f"{path.relative_to(root)} written")
-    drawing = None if options.check else draw_results(root)
-    if drawing is not None:
-        (root / PICTURE).write_text(drawing, encoding="utf-8")
-        print(f"{PICTURE} written")
+    if not is_drawn(root):
+        stale += 1
+        if options.check:
+            print(f"{PICTURE} is out of step with the stored results. Run: risbench results")
+        elif drawing := draw_results(root):
+            (root / PICTURE).parent.mkdir(exist_ok=True)
+            (root / PICTURE).write_text(drawing, encoding="utf-8")
+            print(f"{PICTURE} written")
     return int(options.check and stale > 0)

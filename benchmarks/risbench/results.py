@@ -6,16 +6,18 @@ In a README, what stands between ``<!-- results: NAME -->`` and ``<!-- end of re
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from risbench.accuracy import AccuracyReport
 from risbench.headlines import gain_headline, latency_headline
-from risbench.latency_report import LatencyReport
+from risbench.latency_report import RANDOM_WEIGHTS, LatencyReport
 from risbench.stored import markdown, read_report
 from risengine.errors import InputError
 
-__all__ = ["PICTURE", "draw_results", "rendered_results", "repository_root"]
+__all__ = ["PICTURE", "draw_results", "is_drawn", "rendered_results", "repository_root"]
 
 PICTURE = Path("docs") / "latency.svg"
 """Of whole answers, in the repository."""
@@ -67,16 +69,43 @@ def rendered_results(root: Path) -> dict[Path, str]:
 def draw_results(root: Path) -> str | None:
     """Returns :data:`PICTURE`, of every stored latency with random weights; None where there is none.
 
-    Those are the ones at true size. Another version of matplotlib draws the same with other bytes.
+    Those are the ones at true size.
 
     Args:
         root: The repository.
     """
     from risbench.plots import plot_sides
 
-    stored = [read_report(path) for path in sorted(_folder(root).glob("latency-*.json"))]
-    reports = [report for report in stored if isinstance(report, LatencyReport) and report.weights != "trained"]
-    return plot_sides(reports) if reports else None
+    reports = _pictured(root)
+    return f"{plot_sides(list(reports.values())).rstrip()}\n{_origin(reports)}\n" if reports else None
+
+
+def is_drawn(root: Path) -> bool:
+    """Whether :data:`PICTURE` was drawn from the stored reports, or there is none to draw.
+
+    The picture names what it was drawn from: another version of matplotlib draws the same with other bytes.
+
+    Args:
+        root: The repository.
+    """
+    reports, picture = _pictured(root), root / PICTURE
+    if not reports:
+        return True
+    return picture.is_file() and picture.read_text(encoding="utf-8").rstrip().endswith(_origin(reports))
+
+
+def _pictured(root: Path) -> dict[Path, LatencyReport]:
+    stored = {path: read_report(path) for path in sorted(_folder(root).glob("latency-*.json"))}
+    return {
+        path: report
+        for path, report in stored.items()
+        if isinstance(report, LatencyReport) and report.weights == RANDOM_WEIGHTS
+    }
+
+
+def _origin(paths: Iterable[Path]) -> str:
+    drawn = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for path in paths]
+    return f"<!-- drawn from {', '.join(drawn)} -->"
 
 
 def _folder(root: Path) -> Path:

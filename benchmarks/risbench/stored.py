@@ -12,7 +12,8 @@ import msgspec
 from risbench.accuracy import AccuracyReport
 from risbench.agreement import AgreementReport
 from risbench.features import FeaturesReport
-from risbench.language import LanguageReport, markdown_language
+from risbench.language import LanguageReport
+from risbench.language_tables import markdown_language
 from risbench.latency_markdown import markdown_latency
 from risbench.latency_report import LatencyReport
 from risbench.latency_tables import markdown_features, markdown_proposals

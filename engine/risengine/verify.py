@@ -174,7 +174,8 @@ def _run_mask_measurer(
         masks = outputs["masks"]
         figures.add_masks("mask_measurer", "masks", masks, np.stack(list(upsampler.masks(some))))
         areas = [  # resizing is linear, with weights that add up to 1
-            [mask.sum() for mask in upsampler.masks(some - cut)] for cut in (STABILITY_OFFSET, -STABILITY_OFFSET)
+            [mask.sum() for mask in upsampler.masks(some - np.float32(cut))]
+            for cut in (STABILITY_OFFSET, -STABILITY_OFFSET)
         ]
         figures.add_error("mask_measurer", "areas", 1 + outputs["areas"], 1 + np.stack(areas, axis=1))
         figures.add_error("mask_measurer", "boxes", 1 + outputs["boxes"], 1 + mask_boxes(masks))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import risengine
 import risengine.strategies
 from risbench.hybridgl import FAULTS, Fault, PublishedGuidance, PublishedHybridgl
-from risbench.language import PUBLISHED, LanguageConfig, markdown_language, measure_language
+from risbench.language import PUBLISHED, LanguageConfig, measure_language
+from risbench.language_tables import markdown_language
 from risbench.refer import tabletop_root
 from risbench.spoken import load_spoken
 from risengine.bundle import open_bundle

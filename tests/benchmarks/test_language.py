@@ -13,7 +13,8 @@ import pytest
 import risengine
 from risbench.absence import absent_phrases, area_under_curve, calibration_error
 from risbench.compare import Thresholds, compare_reports
-from risbench.language import LanguageConfig, format_language, markdown_language, measure_language
+from risbench.language import LanguageConfig, measure_language
+from risbench.language_tables import format_language, markdown_language
 from risbench.refer import load_refer, tabletop_root
 from risbench.spoken import load_spoken
 from risengine.errors import InputError
@@ -77,6 +78,18 @@ def test_one_image_is_measured(tmp_path: Path) -> None:
     assert found.absent == 6
     assert "| spoken | all | 6 |" in markdown_language(report)
     assert "ROC AUC" in format_language(report)
+    uncalibrated = replace(report, rejection={})
+    assert "on own proposals: not measured: the bundle has no calibration" in markdown_language(uncalibrated)
+    assert "not measured" in format_language(uncalibrated)
     worse = replace(report, right={"scenes": {"all": dict.fromkeys(report.right["scenes"]["all"], 0.0)}})
     changes = compare_reports(report, worse, Thresholds())
     assert any(change.regressed for change in changes)
+
+
+def test_without_a_calibration_no_confidence_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("risbench.language.calibration_of", lambda bundle_id: None)
+    monkeypatch.setattr("risbench.language.load_spoken", lambda root: [])
+    with risengine.load("tabletop") as engine:
+        report = measure_language(engine, LanguageConfig(tabletop_root(), splits=("scenes",), limit=1))
+    assert not report.rejection
+    assert report.count["scenes"]["all"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from risbench import results
 from risbench.accuracy import AccuracyReport
 from risbench.cli import main
 from risbench.latency_report import RANDOM_WEIGHTS, LatencyReport
-from risbench.results import PICTURE, rendered_results
+from risbench.results import PICTURE, is_drawn, rendered_results
 from risbench.stored import markdown
 from risengine.bundle import open_bundle
 from risengine.errors import InputError
@@ -50,15 +51,21 @@ def test_the_stored_accuracy_is_of_the_embedded_bundle_and_reaches_the_goals() -
         assert result.kinds["attribute"].answers.miou >= miou
 
 
-def test_the_picture_shows_stored_figures() -> None:
+def test_the_picture_shows_stored_figures_each_at_its_bar() -> None:
     picture = (ROOT / PICTURE).read_text(encoding="utf-8")
+    texts = re.findall(r'<text [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)<', picture)
+    places = {text: (float(x), float(y)) for x, y, text in texts}
     shown = [report for name in NAMES if isinstance(report := stored(name), LatencyReport)]
     shown = [report for report in shown if report.weights == RANDOM_WEIGHTS]
     assert len(shown) >= 2
+    zero, hundred = places["0"][0], places["100"][0]
     for report in shown:
         for name, side in report.sides.items():
-            assert f"{report.bundle.name}, {name}<" in picture, "Run: risbench results"
-            assert f" {side.whole.p50_ms / 1e3:.1f} s<" in picture, "Run: risbench results"
+            seconds = side.whole.p50_ms / 1e3
+            x, y = places[f" {seconds:.1f} s"]
+            assert abs(y - places[f"{report.bundle.name}, {name}"][1]) < 2
+            assert x == pytest.approx(zero + (hundred - zero) * seconds / 100, rel=0.01)
+    assert is_drawn(ROOT), "Run: risbench results"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,6 +101,21 @@ def test_generated_files_are_written_and_checked(repository: Path, capsys: pytes
     assert "old" not in text
     table.write_text("edited by hand")
     assert main(["results", "--check"]) == 1
+
+
+def test_the_picture_is_of_the_stored_reports(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results"]) == 0
+    assert is_drawn(repository)  # nothing to draw
+    measured = repository / "benchmarks" / "results" / "latency-mine.json"
+    shutil.copy(RESULTS / "latency-vit-b.json", measured)
+    assert main(["results", "--check"]) == 1
+    assert f"{PICTURE} is out of step" in capsys.readouterr().out
+    assert main(["results"]) == 0
+    assert main(["results", "--check"]) == 0
+    picture = (repository / PICTURE).read_text()
+    assert "<svg" in picture
+    shutil.copy(RESULTS / "latency-vit-t.json", measured)
+    assert not is_drawn(repository)
 
 
 def test_results_that_are_not_there(repository: Path) -> None:
