@@ -174,14 +174,14 @@ def measure_geometry(proposals: Proposals) -> Geometry:
             cuts = np.arange(height, height * width, height, dtype=np.float64)
             run = np.searchsorted(starts, cuts, side="right") - 1
             inside = (run >= 0) & (cuts > starts[run]) & (cuts < stops[run])
-            starts, stops = np.sort(np.append(starts, cuts[inside])), np.sort(np.append(stops, cuts[inside]))
+            starts, stops = (np.sort(np.append(ends, cuts[inside]), kind="stable") for ends in (starts, stops))
             first = starts // height
         lengths = stops - starts
         areas[index] = lengths.sum()
         rows = (starts + stops) / 2 - first * height
         centres[index] = (lengths @ (first + 0.5), lengths @ rows) / areas[index]
     box = proposals.boxes.astype(np.float64) / width
-    shared = shared_shares(edges, box)
+    shared = shared_shares(edges, box, height * width)
     return Geometry(centres / width, box[:, 3], box, areas / width**2, shared, proposals.scores.astype(np.float64))
 
 
