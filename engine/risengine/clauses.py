@@ -30,6 +30,8 @@ def relation_owner(reader: Reader) -> Draft:
     white shirt standing next to the man".
     """
     last = reader.draft
+    if last.parent is not None and is_denied_part(last):
+        return last.parent
     verb = reader.tokens[reader.at]
     while verb.pos_ not in (*_VERBAL, *_NOMINAL) and verb.head.i != verb.i:
         verb = verb.head
@@ -45,6 +47,14 @@ def relation_owner(reader: Reader) -> Draft:
             return draft
         draft = draft.parent
     return last
+
+
+def is_denied_part(draft: Draft) -> bool:
+    """Whether a description is of what its owner is said to lack, "no handle", and which is therefore nowhere."""
+    if draft.parent is None or not draft.parent.relations:
+        return False
+    kind, references, negated = draft.parent.relations[-1]
+    return kind == "with" and negated and any(reference is draft for reference in references)
 
 
 def begins_with_subject(reader: Reader) -> bool:

@@ -29,6 +29,11 @@ class Draft:
     excluded: list[list[str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was said of it so far."""
+        return self.noun_at is None and not (self.noun or self.words or self.places or self.sizes or self.ordinal)
+
     def finish(self, antecedent: str) -> Description:
         """Makes the value; ``antecedent`` is the noun that "one" stands for."""
         noun = self.noun or antecedent or "object"
@@ -46,8 +51,7 @@ class Draft:
             sizes=tuple(self.sizes),
             ordinal=ordinal,
             relations=tuple(
-                Relation(kind, tuple(draft.finish(known) for draft in drafts), negated)
-                for kind, drafts, negated in self.relations
+                Relation(kind, _finished(drafts, known), negated) for kind, drafts, negated in self.relations
             ),
             excluded=tuple(self._excluded(words) for words in self.excluded if words),
             plural=self.noun_is_plural,
@@ -58,6 +62,13 @@ class Draft:
     def _excluded(words: list[str]) -> str:
         bare = [word for word in words if word not in GENERIC]
         return " ".join([*bare, "object"]) if bare and bare[-1] in COLOURS | set(SIZES) else " ".join(bare or words)
+
+
+def _finished(references: list[Draft], antecedent: str) -> tuple[Description, ...]:
+    """Makes the values of a relation's references; in "between the red and the blue box" the second names the first."""
+    first, last = references[0], references[-1]
+    shared = last.noun if first.words and not first.noun else ""
+    return tuple(draft.finish(shared or antecedent) for draft in references)
 
 
 def singular(word: str, token: Any) -> str:

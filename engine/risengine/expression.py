@@ -27,7 +27,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Ordinal:
-    """A place in a row: ``number`` from 1, counted from ``side``."""
+    """A place in a row: ``number`` from 1, counted from ``side``; the last is -1, the second to last -2."""
 
     number: int
     side: Place

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from risengine.expression import Place, RelationKind, SizeKind
 
 __all__ = [
-    "COLOURS", "CUES", "EVERYTHING", "FILLERS", "GENERIC", "IDLE", "INVERSE", "NEGATIONS", "ORDINALS", "PLACES",
-    "PRONOUNS", "REQUESTS", "SCENE", "SIDES", "SIZES", "VIEWER",
+    "COLOURS", "CUES", "DENIED_VERBS", "EVERYTHING", "FILLERS", "GENERIC", "IDLE", "INVERSE", "NEGATIONS", "ORDINALS",
+    "PLACES", "PRONOUNS", "REQUESTS", "SCENE", "SIDES", "SIZES", "SUPERLATIVES_OF_DISTANCE", "VIEWER",
 ]  # fmt: skip
 
 
@@ -29,10 +29,11 @@ def _cues() -> dict[tuple[str, ...], RelationKind]:
         "below": "below|under|underneath|beneath",
         "next": "next to|beside|besides|near|nearest|nearest to|closest|closest to|close to|near to|by|"
         "adjacent to|alongside|"
-        "touching|closer to|nearer to|at the side of",
+        "touching|touches|closer to|nearer to|at the side of",
         "far": "far from|away from|farthest from|furthest from|farther from|far away from",
         "inside": "inside|inside of|in|within",
-        "with": "with|has|have|having|holding|carrying|containing|wearing",
+        "with": "with|has|have|having|holding|carrying|containing|wearing|holds|carries|contains|wears|"
+        "around|surrounding",
         "between": "between|in between|in the middle of",
         "bigger than": "bigger than|larger than",
         "smaller than": "smaller than|littler than|tinier than",
@@ -101,7 +102,18 @@ COLOURS = _words(
 )
 """Words that are an attribute after "in": "guy in red"."""
 
+DENIED_VERBS = MappingProxyType({
+    "have": "having", "hold": "holding", "carry": "carrying", "contain": "containing", "wear": "wearing",
+    "touch": "touching", "hide": "hiding", "block": "blocking", "cover": "covering", "obscure": "obscuring",
+})  # fmt: skip
+"""Verbs as they stand after "doesn't", and the cues that mean the same; elsewhere some of them are nouns."""
+
 NEGATIONS = frozenset(("not", "n't", "nt", "isnt", "except", "neither", "nor", "without", "non"))
+SUPERLATIVES_OF_DISTANCE: MappingProxyType[str, RelationKind] = MappingProxyType({
+    "closest": "next", "nearest": "next", "farthest": "far", "furthest": "far",
+})  # fmt: skip
+"""Words before a noun, and how it stands to what is named behind it: "the closest mug to the box"."""
+
 PRONOUNS = frozenset(("it", "them", "itself", "him", "her"))
 VIEWER = frozenset(("me", "us", "camera", "viewer", "you", "robot", "screen"))
 EVERYTHING = frozenset(("everything", "all", "others", "rest", "everyone"))
@@ -112,7 +124,8 @@ SIDES = _words("side edge end part hand row area most away one")
 IDLE = _words(
     "that which who whose is are was be being been 's directly just right immediately standing sitting lying "
     "located placed positioned shown seen there here a an the this those these some my your our its to at of from "
-    "kind 're very really only also both ones hidden partly partially laying stood set put has have had"
+    "kind 're very really only also both ones hidden partly partially laying stood set put has have had do does did "
+    "stands sits lies every each any all whichever"
 )
 """Words that add nothing where no rule reads them."""
 
@@ -124,5 +137,7 @@ REQUESTS = _words(
 
 FILLERS = _words("please whatever thanks now uh um well maybe")
 
-GENERIC = frozenset(("one", "ones", "thing", "things", "object", "objects", "item", "items", "whatever", "something"))
+GENERIC = frozenset(
+    ("one", "ones", "thing", "things", "object", "objects", "item", "items", "whatever", "something", "anything")
+)
 """Nouns that say nothing of what a thing looks like."""

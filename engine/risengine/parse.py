@@ -16,14 +16,22 @@ from risengine.lexicon import COLOURS, FILLERS, GENERIC, IDLE, REQUESTS
 from risengine.phrase import parse_text
 from risengine.place_rules import read_everything, read_ordinal, read_place, read_size
 from risengine.reader import Reader
-from risengine.relation_rules import read_contact_clause, read_joint, read_negation, read_relation
+from risengine.relation_rules import (
+    read_contact_clause,
+    read_distance,
+    read_joint,
+    read_negation,
+    read_possessor,
+    read_relation,
+)  # fmt: skip
 
 __all__ = ["describe"]
 
 _COUNTS = frozenset(("two", "three", "four", "five", "2", "3", "4", "5", "both", "couple", "pair"))
 _CONTENT = frozenset(("NOUN", "PROPN", "ADJ", "NUM", "VERB", "X", "INTJ", "PRON", "AUX", "ADV"))  # "can" is tagged AUX
 _RULES = (
-    read_negation, read_contact_clause, read_ordinal, read_everything, read_relation, read_place, read_size, read_joint,
+    read_negation, read_contact_clause, read_ordinal, read_everything, read_relation, read_distance, read_place,
+    read_size, read_possessor, read_joint,
 )  # fmt: skip
 
 

@@ -15,14 +15,20 @@ PLACE_OF: dict[RelationKind, Place] = {
 }  # fmt: skip
 """The place of what stands so to everything else."""
 
+_DISTANCES = ("farthest", "furthest", "farther", "further", "closest", "nearest", "far")
+
 
 def read_ordinal(reader: Reader) -> bool:
     """Reads "second", before its noun, and "from the left", before or after it."""
-    number = -1 if reader.ahead() == "last" else ORDINALS.get(reader.ahead())
+    number = 1 if reader.ahead() == "last" else ORDINALS.get(reader.ahead())
     if number is None or reader.draft.noun:
         return _read_ordinal_side(reader)
-    reader.at += 1
-    reader.draft.ordinal = number
+    step = 1
+    while reader.ahead(step) in ("to", "from", "the", "-") or reader.ahead() == reader.ahead(step) == "last":
+        step += 1
+    from_last = reader.ahead() == "last" or reader.ahead(step) == "last"  # "the second to last"
+    reader.at += step + 1 if from_last and reader.ahead() != "last" else 1
+    reader.draft.ordinal = -number if from_last else number
     return True
 
 
@@ -70,6 +76,9 @@ def read_place(reader: Reader) -> bool:
         step += 1
     while reader.ahead(step) in ("the", "far", "very", "extreme", "my", "our", "your"):
         step += 1
+    if reader.ahead(step) == "left" and _is_participle(reader, step):
+        reader.at += step + 1
+        return True
     places: list[Place] = []
     while (place := PLACES.get(reader.ahead(step))) is not None and not _intensifies(reader, step):
         if _begins_relation(reader, step):
@@ -79,8 +88,9 @@ def read_place(reader: Reader) -> bool:
         step = _after_joint(reader, step)
     if not places:
         return False
-    if len(places) > 1 and reader.ahead() in ("farthest", "furthest", "closest", "nearest", "far"):
+    if len(places) > 1 and reader.ahead() in _DISTANCES:
         places = places[1:] if places[0] in ("back", "front") else places
+    step += reader.ahead(step) == "-" and reader.ahead(step + 1) == "hand"
     while (reader.draft.noun and reader.ahead(step) in SIDES) or reader.ahead(step) in ("hand", "side", "edge"):
         step += 1
     if reader.ahead(step) in ("of", "in", "on") and _is_scene(reader, step + 1):
@@ -88,6 +98,11 @@ def read_place(reader: Reader) -> bool:
     reader.draft.places.extend(places)
     reader.at += step
     return True
+
+
+def _is_participle(reader: Reader, step: int) -> bool:
+    """Whether "left" is no direction: "has been left on the table", "left behind the box"."""
+    return reader.ahead(step - 1) in ("been", "being") or reader.ahead(step + 1) == "behind"
 
 
 def _after_joint(reader: Reader, step: int) -> int:

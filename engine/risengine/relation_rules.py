@@ -7,13 +7,26 @@ from collections.abc import Callable
 from risengine.clauses import begins_with_subject, is_auxiliary, relation_owner
 from risengine.draft import Draft, singular
 from risengine.expression import RelationKind
-from risengine.lexicon import COLOURS, IDLE, INVERSE, NEGATIONS, PLACES, PRONOUNS, SCENE, SIDES
+from risengine.lexicon import (
+    COLOURS,
+    DENIED_VERBS,
+    IDLE,
+    INVERSE,
+    NEGATIONS,
+    PLACES,
+    PRONOUNS,
+    SCENE,
+    SIDES,
+    SUPERLATIVES_OF_DISTANCE,
+    VIEWER,
+)  # fmt: skip
 from risengine.place_rules import PLACE_OF, read_compared, read_everything, read_ordinal, read_place
 from risengine.reader import Reader
 
-__all__ = ["read_contact_clause", "read_joint", "read_negation", "read_relation"]
+__all__ = ["read_contact_clause", "read_distance", "read_joint", "read_negation", "read_possessor", "read_relation"]
 
 _BEFORE_REFERENCE = ("the", "a", "an", "its", "my", "your", "far", "very")
+_EVERY = frozenset(("every", "each", "all", "any", "anything", "everything"))
 _OWN_SIDES: dict[str, RelationKind] = {"left": "left", "right": "right", "front": "front", "back": "behind"}
 
 
@@ -23,11 +36,15 @@ def read_negation(reader: Reader) -> bool:
         _begin(reader, relation_owner(reader), "with", negated=True)
         reader.at += 1
         return True
+    if reader.ahead() == "but" and not reader.draft.excluded and not _EVERY.isdisjoint(reader.words[: reader.at]):
+        reader.words[reader.at] = "except"  # "every mug but the red one"
     if reader.ahead() not in NEGATIONS and (reader.ahead(), reader.ahead(1)) != ("other", "than"):
         return False
     if reader.ahead() == "nor" and reader.draft.parent is not None:
         reader.draft = reader.draft.parent
     reader.at += 2 if reader.ahead() == "other" else 1
+    if reader.ahead(-2) in ("do", "does", "did", "can") and reader.ahead() in DENIED_VERBS:
+        reader.words[reader.at] = DENIED_VERBS[reader.ahead()]
     if _skip_denied(reader, (read_everything,)):
         return True
     if reader.cue() is not None and read_relation(reader, negated=True):
@@ -106,7 +123,42 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
 
 def _begin(reader: Reader, owner: Draft, kind: RelationKind, negated: bool) -> None:
     reader.draft = Draft(parent=owner)
+    for index, (before, references, denied) in enumerate(owner.relations):
+        if all(reference.is_empty for reference in references):  # "to the right of and behind the mug"
+            owner.relations[index] = (before, [reader.draft], denied)
     owner.relations.append((kind, [reader.draft], negated))
+
+
+def read_distance(reader: Reader) -> bool:
+    """Reads "to the box" after "the closest mug", whose superlative has been taken for a place so far."""
+    draft = reader.draft
+    if reader.ahead() not in ("to", "from") or not draft.noun or not draft.places:
+        return False
+    step = 1 + (reader.ahead(1) in ("the", "a", "an"))
+    before = next((word for word in reversed(reader.words[: reader.at]) if word in SUPERLATIVES_OF_DISTANCE), None)
+    if before is None or PLACES[before] != draft.places[-1]:
+        return False
+    if reader.ahead(step) in VIEWER:  # "the closest mug to the camera"
+        reader.at += step + 1
+        return True
+    if not reader.is_noun(step) or reader.ahead(step) in SCENE:
+        return False
+    draft.places.pop()
+    _begin(reader, draft, SUPERLATIVES_OF_DISTANCE[before], negated=False)
+    reader.at += 1
+    return True
+
+
+def read_possessor(reader: Reader) -> bool:
+    """Reads "'s" in "the woman's bag": what was said so far is of an owner, near whom the target is."""
+    draft = reader.draft
+    if reader.tokens[reader.at].tag_ != "POS" or not draft.noun or not reader.is_noun(1):
+        return False
+    owner = Draft(draft, draft.words, draft.article, draft.noun, draft.noun_at, draft.noun_is_plural)
+    draft.words, draft.article, draft.noun, draft.noun_at, draft.noun_is_plural = [], "the", "", None, False
+    draft.relations.append(("next", [owner], False))
+    reader.at += 1
+    return True
 
 
 def _only_place(reader: Reader, step: int) -> bool:
@@ -190,9 +242,15 @@ def read_joint(reader: Reader) -> bool:
         reader.draft = reader.root
     elif goes_on or reader.ahead() in ("is", "are", "was"):  # "next to the box and is red"
         reader.draft = parent
-    elif reader.ahead() in ("the", "a", "an") and kind != "between":  # "left of the bowl and the plate"
+    elif kind != "between" and _names_another(reader, kind):
         _begin(reader, parent, kind, negated)
     return True
+
+
+def _names_another(reader: Reader, kind: RelationKind) -> bool:
+    """Whether a further reference follows: "left of the bowl and the plate", "with a red shirt and blue hat"."""
+    article = reader.ahead() in ("the", "a", "an")
+    return article or (kind == "with" and bool(reader.draft.noun) and reader.is_noun(0))
 
 
 def _is_another_thing(reader: Reader) -> bool:

@@ -106,7 +106,7 @@ def _compare(description: Description, geometry: Geometry, fitting: Array) -> di
         value = geometry.in_row(description.ordinal)
         number = description.ordinal.number
         rank = 1 + _beaten(value, rivals, PLACE_EDGE).sum(axis=1)
-        wanted = number if number > 0 else 1 + rivals.sum(axis=1)
+        wanted = number if number > 0 else 2 + number + rivals.sum(axis=1)
         terms[f"{number} from {description.ordinal.side}"] = np.maximum(-2 * (rank - wanted) ** 2, np.log(LEAST))
     return terms
 

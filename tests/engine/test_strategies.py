@@ -72,7 +72,10 @@ def test_places_choose_among_equals(places: tuple[Place, ...], index: int) -> No
     assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.5, 0.5]}) == index
 
 
-@pytest.mark.parametrize(("number", "side", "index"), [(1, "left", 0), (2, "left", 1), (3, "left", 2), (1, "right", 2)])
+@pytest.mark.parametrize(
+    ("number", "side", "index"),
+    [(1, "left", 0), (2, "left", 1), (3, "left", 2), (1, "right", 2), (-1, "left", 2), (-3, "left", 0)],
+)
 def test_ordinals_count(number: int, side: Place, index: int) -> None:
     said = Description("mug", "mug", ordinal=Ordinal(number, side))
     assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.5, 0.5]}) == index
