@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.device_memory import DeviceArray
+from risengine.device_array import DeviceArray
 from risengine.drawing import HeldMask, stability_scores
 from risengine.placement import TAPS, Taps, axis_taps, nearest_logits, tap_feeds
 from risengine.session import DeviceSession
@@ -134,7 +134,9 @@ class DeviceDrawer:
     def _run(self, logits: DeviceArray, to_host: Collection[str], offset: float = 0.0) -> Iterator[dict[str, Any]]:
         """Runs the graph on as many masks at a time as there is room for."""
         if not self._uploaded:
-            self._uploaded = {name: logits.memory.upload(part) for name, part in tap_feeds(*self._taps).items()}
+            self._uploaded = {
+                name: DeviceArray.of(logits.memory, part) for name, part in tap_feeds(*self._taps).items()
+            }
         most = min(MASKS_PER_CALL, self._session.largest("D") or MASKS_PER_CALL)
         step = max(1, min(most, _MEASURED_PIXELS // (self._size[0] * self._size[1])))
         for start in range(0, len(logits), step):

@@ -68,7 +68,7 @@ class DeviceSession(Session, Protocol):
             to_host: Outputs to return as NumPy arrays.
 
         Returns:
-            The other outputs as arrays on the device (:class:`~risengine.device_memory.DeviceArray`), each in
+            The other outputs as arrays on the device (:class:`~risengine.device_array.DeviceArray`), each in
             memory of its own that no later call overwrites.
 
         Raises:
