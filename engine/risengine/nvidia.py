@@ -42,8 +42,8 @@ class Gpu:
     compute_capability: str
     driver: str
     runtime: str
-    number: int = 0
-    pci_bus_id: str = ""
+    number: int
+    pci_bus_id: str
 
 
 def native_module(library: str) -> Any:

@@ -73,7 +73,10 @@ class Provider:
         """
         if not self.devices:
             return replace(self, options={**self.options, "device_id": str(gpu.number)})
-        fitting = tuple(device for device in self.devices if _is_gpu(device, gpu))
+        told = [_is_gpu(device, gpu) for device in self.devices]
+        if told == [None] and gpu.number == 0:  # the only one, which CUDA numbers so
+            return self
+        fitting = tuple(device for device, is_it in zip(self.devices, told, strict=True) if is_it)
         if not fitting:
             raise BackendError(
                 f"{self.name} offers {len(self.devices)} GPUs, none of which it says is GPU {gpu.number}, {gpu.name} "
@@ -188,10 +191,14 @@ def _checked_folder(ort: Any, target: Target) -> Path | None:
     return path.parent
 
 
-def _is_gpu(device: Any, gpu: Gpu) -> bool:
-    """Tells whether a plug-in's device is a GPU: by its place on the bus, else by CUDA's number of it."""
+def _is_gpu(device: Any, gpu: Gpu) -> bool | None:
+    """Tells whether a plug-in's device is a GPU: by its place on the bus, else by CUDA's number of it.
+
+    ONNX Runtime says where the device is, from 1.24 or so on and where the system tells; NVIDIA's plug-in looks there
+    too, and a provider that counts GPUs itself says which it takes this one for. None where neither is said.
+    """
     place = device.device.metadata.get("pci_bus_id")
     if place is not None:
         return bool(place.lower() == gpu.pci_bus_id)
     number = device.ep_options.get("device_id", device.ep_metadata.get("cuda_device_id"))
-    return number is not None and int(number) == gpu.number
+    return None if number is None else int(number) == gpu.number

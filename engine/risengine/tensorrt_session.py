@@ -76,7 +76,7 @@ class TensorRtSession(DescribedSession):
             raise BundleError(
                 f"{path} has the tensors {sorted(names)}; the manifest says {sorted(declared)}. Rebuild the bundle."
             )
-        self._idle: queue.SimpleQueue[_Context] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Context] = queue.LifoQueue()  # the last one's graph is likest to serve again
         self._records = not hasattr(self._library, "CudaGraphStrategy")
 
     @property
@@ -96,7 +96,7 @@ class TensorRtSession(DescribedSession):
     def close(self) -> None:
         """See :class:`risengine.session.Session`."""
         with self._memory.selected():
-            self._idle = queue.SimpleQueue()
+            self._idle = queue.LifoQueue()
             self._engine = None
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[str, DeviceArray]:
@@ -109,7 +109,7 @@ class TensorRtSession(DescribedSession):
                 return self._run_in_context(described, records=True)
             except RecordingError as failure:
                 self._records = False
-                _LOG.warning("%s runs without CUDA graphs: %s", self._spec.file, failure)
+                _LOG.warning("%s runs without CUDA graphs: %s", self._spec.file, str(failure))
                 self._logger.take_error()  # or the next failure would be said to have this reason
         return self._run_in_context(described, records=False)
 

@@ -21,16 +21,17 @@ from risengine import engine_runners
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.demo import demo_pictures
-from risengine.device_memory import DeviceArray
+from risengine.device_array import DeviceArray
 from risengine.devices import find_device
 from risengine.engine_runners import LIBRARIES
 from risengine.images import load_image
 from risengine.manifest import Role, Target
 from risengine.measures import relative_error
-from risengine.nvidia import cuda_module, native_module, read_gpu, shared_library_version
+from risengine.nvidia import cuda_module, native_module, read_gpu
 from risengine.onnx_providers import find_provider
 from risengine.proposals import generate_proposals
 from risengine.session import DeviceSession
+from risengine.shared_libraries import shared_library_version
 from risengine.verify import verify_bundle
 from risexport.build import build
 from risexport.config import BuildConfig, EngineOptions, Precision
@@ -108,7 +109,7 @@ def test_a_provider_of_onnx_runtime_runs_the_engines_too(bundle: Bundle, monkeyp
         provider = find_provider(bundle.manifest.target)
     except risengine.BackendError as error:
         pytest.skip(f"ONNX Runtime has no provider for {bundle.manifest.target}: {error}")
-    version = shared_library_version(engine.library, engine.version)
+    version = shared_library_version(engine.library, engine.version, provider.folder)
     if version != engine.version:
         pytest.skip(f"the provider finds {engine.library} {version}; the engines are for {engine.version}")
 
