@@ -63,7 +63,7 @@ class FakeCudart:
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.captures = self.launches = 0
         self.refused = set[str]()
-        self._thread = threading.local()
+        self._thread, self._lock = threading.local(), threading.RLock()
 
     def cudaDriverGetVersion(self) -> tuple[int, int]:
         return 0, self.driver
@@ -94,13 +94,13 @@ class FakeCudart:
         block = ctypes.create_string_buffer(size)
         address = ctypes.addressof(block)
         self.blocks[address], self.homes[address] = block, self.current
-        self.peak = max(self.peak, sum(map(len, self.blocks.values())))
+        self.peak = max(self.peak, sum(map(len, list(self.blocks.values()))))
         return 0, address
 
     def cudaFree(self, address: int) -> tuple[int]:
         if self._forbidden():
             return (self._failed(NOT_PERMITTED),)
-        for stream in self.streams.values():  # it waits for the GPU
+        for stream in list(self.streams.values()):  # it waits for the GPU
             self._flush(stream)
         self.freed.append(address)
         del self.blocks[address], self.homes[address]
@@ -115,9 +115,10 @@ class FakeCudart:
         return (0,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, int]:
-        self.stream += 1
-        self.streams[self.stream] = Stream(self.current, blocking=not flags & self.cudaStreamNonBlocking)
-        return 0, self.stream
+        with self._lock:
+            self.stream += 1
+            self.streams[self.stream] = Stream(self.current, blocking=not flags & self.cudaStreamNonBlocking)
+            return 0, self.stream
 
     def cudaStreamDestroy(self, stream: int) -> tuple[int]:
         del self.streams[stream]
@@ -153,20 +154,24 @@ class FakeCudart:
         recorded, found.recorded = found.recorded, None
         if not found.valid or self._refuses("cudaStreamEndCapture"):
             return self._failed(INVALIDATED), None
-        self.captures += 1
+        with self._lock:
+            self.captures += 1
         return 0, recorded
 
     def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[int, Any]:
         if self._refuses("cudaGraphInstantiate"):
             return self._failed(OUT_OF_MEMORY), None
-        self.graphs[self.captures] = list(graph)
-        return 0, self.captures
+        with self._lock:
+            number = max(self.graphs, default=0) + 1
+            self.graphs[number] = list(graph)
+        return 0, number
 
     def cudaGraphUpload(self, graph: int, stream: int) -> tuple[int]:
         return (self._failed(OUT_OF_MEMORY) if self._refuses("cudaGraphUpload") else 0,)
 
     def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[int]:
-        self.launches += 1
+        with self._lock:
+            self.launches += 1
         for work in self.graphs[graph]:
             self.enqueue(stream, work)
         return (0,)
@@ -207,21 +212,22 @@ class FakeCudart:
         (found.queue if found.recorded is None else found.recorded).append(work)
 
     def _flush(self, stream: Stream) -> None:
-        while stream.queue:
-            stream.queue.pop(0)()
+        with self._lock:
+            while stream.queue:
+                stream.queue.pop(0)()
 
     def _forbidden(self) -> bool:
         """Tells whether the thread may not do now what no stream orders; if it captures, that is the capture's end."""
         if getattr(self._thread, "mode", GLOBAL) == RELAXED:
             return False
-        captured = [stream for stream in self.streams.values() if stream.recorded is not None]
+        captured = [stream for stream in list(self.streams.values()) if stream.recorded is not None]
         own = [stream for stream in captured if stream.thread == threading.get_ident()]
         for stream in own:
             stream.valid = False
         return bool(own) or any(stream.mode == GLOBAL for stream in captured)
 
     def _legacy_is_unusable(self) -> bool:
-        return any(stream.blocking and stream.recorded is not None for stream in self.streams.values())
+        return any(stream.blocking and stream.recorded is not None for stream in list(self.streams.values()))
 
     def _refuses(self, function: str) -> bool:
         return function in self.refused

@@ -158,7 +158,8 @@ class _Context:
             assert (self.shapes, self.addresses) == (shapes, addresses)  # or what it does is undefined
             for name, address in addresses.items():  # a caller's input may be none of ours
                 assert address in cudart.blocks or not (kept or name in ("y", "sums"))
-                assert cudart.homes.get(address, cudart.streams[stream].device) == cudart.streams[stream].device
+                home = None if address in cudart.managed else cudart.homes.get(address)
+                assert home in (None, cudart.streams[stream].device)
             feeds = {t.name: at(addresses[t.name], shapes[t.name], t.dtype) for t in SPEC.inputs}
             for name, value in compute(feeds).items():
                 at(addresses[name], value.shape, "float32")[...] = value

@@ -215,7 +215,7 @@ def test_other_threads_work_amid_a_capture(
 
 def test_each_thread_at_work_records_its_own(opened: tuple[TensorRtSession, FakeTensorRt], cudart: FakeCudart) -> None:
     session, library = opened
-    barrier = threading.Barrier(2)
+    barrier = threading.Barrier(2, timeout=10)
 
     def work(scale: float) -> None:
         for _ in range(4):
