@@ -111,6 +111,10 @@ class OnnxSession(DescribedSession):
                 raise self._failure(error) from error
         return {name: array.to_host() if name in to_host else array for name, array in outputs.items()}
 
+    def to_device(self, array: Array) -> Any:
+        """See :class:`risengine.session.DeviceSession`."""
+        return array if self._memory is None else DeviceArray.of(self._memory, array)
+
     def close(self) -> None:
         """See :class:`Session`."""
         self._session = None

@@ -93,6 +93,10 @@ class TensorRtSession(DescribedSession):
         outputs = self._run(feeds)
         return {name: array.to_host() if name in to_host else array for name, array in outputs.items()}
 
+    def to_device(self, array: Array) -> DeviceArray:
+        """See :class:`risengine.session.DeviceSession`."""
+        return DeviceArray.of(self._memory, array)
+
     def close(self) -> None:
         """See :class:`risengine.session.Session`."""
         with self._memory.selected():

@@ -13,6 +13,7 @@ from fake_gpu import FakeCudart, at, on_fake_gpu
 from fake_sam import SIDE_PX, FakeSam, assert_consistent
 
 import risengine
+from risengine import proposal_features
 from risengine.config import RuntimeConfig
 from risengine.demo import DemoPicture
 from risengine.device_array import DeviceArray
@@ -62,6 +63,9 @@ class OnFakeGpu:
         return {
             name: value if name in to_host else DeviceArray.of(self.memory, value) for name, value in outputs.items()
         }
+
+    def to_device(self, array: np.ndarray) -> DeviceArray:
+        return DeviceArray.of(self.memory, array)
 
     def largest(self, dimension: str) -> None:
         return None
@@ -201,7 +205,7 @@ def test_whole_images_are_the_hosts(
 def test_what_visits_the_host(
     on_the_gpu: risengine.Engine, picture: DemoPicture, cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured, described = [], []
+    measured, described, images = [], [], []
     measure, describe_masks = DeviceDrawer.measure, OnnxSession.run_on_device
 
     def count(drawer: DeviceDrawer, logits: DeviceArray, offset: float) -> Any:
@@ -211,10 +215,12 @@ def test_what_visits_the_host(
     def watch(session: OnnxSession, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
         if "masks" in feeds:
             described.append(feeds["masks"])
+            images.append(feeds["image"])
         return describe_masks(session, feeds, to_host)
 
     monkeypatch.setattr(DeviceDrawer, "measure", count)
     monkeypatch.setattr(OnnxSession, "run_on_device", watch)
+    monkeypatch.setattr(proposal_features, "_MASKED_PIXELS", 8 * 640 * 480)
     encoded = on_the_gpu.encode_image(picture.path)
     (channels,) = {t.shape[-1] for t in on_the_gpu.sessions["mask_decoder"].inputs if t.name == "mask_tokens"}
     prompts, boxes = on_the_gpu.proposal_settings.points_per_side**2, encoded.proposals.boxes
@@ -225,6 +231,9 @@ def test_what_visits_the_host(
     assert sum(measured) > masks
     assert sum(map(len, described)) == masks
     assert all(isinstance(feed, DeviceArray) for feed in described)
+    assert len(images) > 1
+    assert isinstance(images[0], DeviceArray)
+    assert all(image is images[0] for image in images)  # sent once
 
 
 def test_all_of_it_is_freed(on_the_gpu: risengine.Engine, picture: DemoPicture, cudart: FakeCudart) -> None:
