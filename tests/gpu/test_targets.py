@@ -230,3 +230,38 @@ def test_no_output_is_overwritten_by_the_next_call(engine: risengine.Engine) -> 
     kept = first.copy()
     session.run({"tokens": tokens[1]})
     np.testing.assert_array_equal(first, kept)
+
+
+def test_runs_of_the_same_shapes_answer_alike(engine: risengine.Engine) -> None:
+    """The first is plain; from the second on a native engine replays a CUDA graph, and each sees its own inputs."""
+    session = engine.sessions["text_encoder"]
+    rng = np.random.default_rng(1)
+    tokens = [rng.integers(1, 400, (3, session.inputs[0].shape[1]), dtype=np.int64) for _ in range(2)]
+    answers = [session.run({"tokens": tokens[number % 2]})["features"] for number in range(6)]
+    assert relative_error(answers[1], answers[0]) > 1e-2
+    for number, answer in enumerate(answers[2:]):
+        assert relative_error(answer, answers[number % 2]) < 1e-3
+
+
+def test_an_engine_stays_on_its_gpu(bundle: Bundle, on_cpu: risengine.Engine) -> None:
+    cudart = cuda_module()
+    if int(cudart.cudaGetDeviceCount()[1]) < 2:
+        pytest.skip("there is one GPU")
+    image = load_image(demo_pictures()[0].path)
+    assert int(cudart.cudaSetDevice(1)[0]) == 0
+    try:
+        with risengine.load(bundle.path) as second:
+            cudart.cudaSetDevice(0)
+            session = second.sessions["image_encoder"]
+            assert isinstance(session, DeviceSession)
+            held = session.run_on_device({"image": image})["image_embedding"]
+            assert held.device == 1
+            assert cudart.cudaGetDevice()[1] == 0
+            expected = on_cpu.sessions["image_encoder"].run({"image": image})["image_embedding"]
+            assert relative_error(held.to_host(), expected) < 5e-2
+            with risengine.load(bundle.path) as first, pytest.raises(risengine.InputError, match="lies on GPU 1"):
+                projector = first.sessions["image_projector"]
+                assert isinstance(projector, DeviceSession)
+                projector.run_on_device({"image_embedding": held})
+    finally:
+        cudart.cudaSetDevice(0)
