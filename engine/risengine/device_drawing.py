@@ -27,9 +27,9 @@ MASKS_PER_CALL = 32
 """Most masks measured in one call, as native engines are compiled for unless a --profile says less."""
 
 _MEASURED_PIXELS = 1 << 24
-"""Of all masks in one call. TensorRT-RTX resizes and thresholds in one kernel. ONNX Runtime's CUDA provider runs node by
-node and has about four float32 arrays of this many pixels at a time, 270 MB (counted from the graph, not measured).
-That is 32 masks of 640 x 480 and 8 of 1920 x 1080, which leave no part of a GPU idle."""
+"""Of all masks in one call. TensorRT-RTX resizes and thresholds in one kernel. ONNX Runtime's CUDA provider runs
+node by node and has about four float32 arrays of this many pixels at a time, 270 MB (counted, not measured). That is 32
+masks of 640 x 480 and 8 of 1920 x 1080, which leave no part of a GPU idle."""
 
 
 class DeviceDrawer:
