@@ -48,8 +48,7 @@ class OnnxSession(DescribedSession):
             provider = provider.on_gpu(read_gpu(cudart))
             self._memory = DeviceMemory(cudart)
         try:
-            with self._selected():
-                self._session: Any = provider.load(path, config.threads)
+            self._session: Any = provider.load(path, config.threads)
         except Exception as error:  # ONNX Runtime's exception classes share no public base
             raise BackendError(
                 f"ONNX Runtime {onnxruntime_module().__version__} cannot load {path}: {error}. {_remedy(spec)}"

@@ -63,8 +63,7 @@ class TensorRtSession(DescribedSession):
         self._runtime = self._library.Runtime(self._logger)
         # An engine for later versions carries the runtime of its own, which is code; its file's hash was checked.
         self._runtime.engine_host_code_allowed = spec.engine.any_newer_version
-        with self._memory.selected():
-            self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BundleError(
                 f"{spec.engine.library} {self._library.__version__} cannot read {path}: {self._logger.take_error()}. "
@@ -113,8 +112,8 @@ class TensorRtSession(DescribedSession):
                 return self._run_in_context(described, records=True)
             except RecordingError as failure:
                 self._records = False
-                _LOG.warning("%s runs without CUDA graphs: %s", self._spec.file, str(failure))
-                self._logger.take_error()  # or the next failure would be said to have this reason
+                reason = f"{failure} ({self._logger.take_error()})"
+                _LOG.warning("%s runs without CUDA graphs: %s", self._spec.file, reason)
         return self._run_in_context(described, records=False)
 
     def _run_in_context(self, feeds: Mapping[str, Array | OnDevice], records: bool) -> dict[str, DeviceArray]:

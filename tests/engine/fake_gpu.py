@@ -35,7 +35,8 @@ class FakeCudart:
     """CUDA's runtime API over host memory, with what its documentation says of threads, streams and captures.
 
     ``awaited`` lists the streams waited for, ``freed`` what was freed, ``graphs`` the executable graphs that are left;
-    ``captures`` and ``launches`` count. ``refused`` names functions that fail.
+    ``captures`` and ``launches`` count, and ``abandoned`` captures that were not ended. ``refused`` are functions that
+    fail.
     """
 
     cudaMemcpyKind = SimpleNamespace(  # noqa: N815
@@ -61,7 +62,7 @@ class FakeCudart:
         self.stream = 6
         self.streams = {1: Stream(0, True)}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
-        self.captures = self.launches = 0
+        self.captures = self.launches = self.abandoned = 0
         self.refused = set[str]()
         self._thread, self._lock = threading.local(), threading.RLock()
 
@@ -121,6 +122,7 @@ class FakeCudart:
             return 0, self.stream
 
     def cudaStreamDestroy(self, stream: int) -> tuple[int]:
+        self.abandoned += self.is_captured(stream)
         del self.streams[stream]
         return (0,)
 

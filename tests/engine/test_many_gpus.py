@@ -96,10 +96,12 @@ class Foreign:
 
 @pytest.mark.parametrize("says", [None, (2, 0)])
 def test_arrays_of_another_gpu_are_refused(
-    says: tuple[int, int] | None, session: DeviceSession, cudart: FakeCudart
+    says: tuple[int, int] | None, session: DeviceSession, cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = DeviceArray.of(DeviceMemory(cudart), FEEDS["x"])
     assert cudart.homes[held.address] == 0
+    if says is not None:  # then CUDA need not be asked
+        monkeypatch.setattr(cudart, "cudaPointerGetAttributes", lambda address: (1, None))
     message = r"x lies on GPU 0; expected GPU 1, which was CUDA's current one when.*Copy it there, or load"
     for array in (held, held.part(0, 2), Foreign(held, says)):
         with pytest.raises(InputError, match=message):
@@ -143,6 +145,7 @@ def test_memory_of_two_gpus_is_kept_apart(cudart: FakeCudart) -> None:
         ([ep_device(0, place=False), ep_device(1, place=False)], 1),
         ([ep_device(1, number=False)], 1),
         ([ep_device(0)], None),
+        ([ep_device(1, place=False, number=False)], None),
         ([ep_device(0, place=False, number=False), ep_device(1, place=False, number=False)], None),
     ],
 )
