@@ -186,7 +186,8 @@ def _checked_folder(ort: Any, target: Target) -> Path | None:
     if missing:
         raise BackendError(
             f"{PROVIDERS[target]} of ONNX Runtime {ort.__version__} cannot start: {'; '.join(missing)}. Install "
-            "NVIDIA's package that holds it, and put its folder on LD_LIBRARY_PATH."
+            "NVIDIA's package that holds it, and put its folder on LD_LIBRARY_PATH; for CUDA's and cuDNN's packages of "
+            "PyPI, onnxruntime.preload_dlls() in your program does as well."
         )
     return path.parent
 

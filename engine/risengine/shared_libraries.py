@@ -33,7 +33,8 @@ def shared_library_version(library: str, version: str, folder: Path | None = Non
     """
     name = f"{_FILES[library]}.{version.partition('.')[0]}"
     beside = [] if folder is None else [(str(folder / name), ctypes.DEFAULT_MODE)]
-    for path, mode in [(name, os.RTLD_NOLOAD), *beside, (name, ctypes.DEFAULT_MODE)]:
+    loaded = getattr(os, "RTLD_NOLOAD", ctypes.DEFAULT_MODE)
+    for path, mode in [(name, loaded), *beside, (name, ctypes.DEFAULT_MODE)]:
         try:
             found = ctypes.CDLL(path, mode)
             return ".".join(str(getattr(found, f"getInferLib{part}Version")()) for part in _VERSION_PARTS)
