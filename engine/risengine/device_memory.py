@@ -43,7 +43,11 @@ class DeviceMemory:
 
     @contextmanager
     def selected(self) -> Iterator[None]:
-        """Makes this GPU the calling thread's current one, and afterwards the one that was."""
+        """Makes this GPU the calling thread's current one, and afterwards the one that was.
+
+        From CUDA 12 on that puts a context on the other GPU too, if nothing has: some hundred megabytes of its memory,
+        which CUDA_VISIBLE_DEVICES saves.
+        """
         before = int(self.call("cudaGetDevice"))
         if before == self.device:
             yield
