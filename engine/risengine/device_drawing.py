@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.device_memory import DeviceArray
+from risengine.device_array import DeviceArray
 from risengine.drawing import HeldMask, stability_scores
 from risengine.placement import TAPS, Taps, axis_taps, nearest_logits, tap_feeds
 from risengine.session import DeviceSession
@@ -26,7 +26,10 @@ __all__ = ["MASKS_PER_CALL", "DeviceDrawer", "draw_held"]
 MASKS_PER_CALL = 32
 """Most masks measured in one call, as native engines are compiled for unless a --profile says less."""
 
-_MEASURED_PIXELS = 1 << 26  # of all masks in one call: 256 MB of float32, and 32 masks of 1920 x 1080
+_MEASURED_PIXELS = 1 << 24
+"""Of all masks in one call. TensorRT-RTX resizes and thresholds in one kernel. ONNX Runtime's CUDA provider runs
+node by node and has about four float32 arrays of this many pixels at a time, 270 MB (counted, not measured). That is 32
+masks of 640 x 480 and 8 of 1920 x 1080, which leave no part of a GPU idle."""
 
 
 class DeviceDrawer:
@@ -81,7 +84,10 @@ class DeviceDrawer:
         return stability_scores(areas[:, 0], areas[:, 1]), boxes
 
     def covering(self, logits: DeviceArray, points: NDArray[np.float32]) -> NDArray[np.int64]:
-        """See :class:`risengine.drawing.Drawer`; one byte a mask and point visits the host, or a few."""
+        """See :class:`risengine.drawing.Drawer`.
+
+        Of each mask a byte visits the host for every row of points times every column: of a grid, for every point.
+        """
         covered = np.zeros(len(points), np.int64)
         if not len(logits):
             return covered
@@ -134,7 +140,8 @@ class DeviceDrawer:
     def _run(self, logits: DeviceArray, to_host: Collection[str], offset: float = 0.0) -> Iterator[dict[str, Any]]:
         """Runs the graph on as many masks at a time as there is room for."""
         if not self._uploaded:
-            self._uploaded = {name: logits.memory.upload(part) for name, part in tap_feeds(*self._taps).items()}
+            taps = tap_feeds(*self._taps)
+            self._uploaded = {name: self._session.to_device(part) for name, part in taps.items()}
         most = min(MASKS_PER_CALL, self._session.largest("D") or MASKS_PER_CALL)
         step = max(1, min(most, _MEASURED_PIXELS // (self._size[0] * self._size[1])))
         for start in range(0, len(logits), step):

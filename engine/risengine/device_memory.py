@@ -1,170 +1,81 @@
-"""Arrays in the memory of an NVIDIA GPU, shared with other libraries without a copy."""
+"""The memory of an NVIDIA GPU, through CUDA's runtime API."""
 
 from __future__ import annotations
 
-import math
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.dlpack import CUDA, LEGACY_DEFAULT_STREAM, is_on_gpu, make_capsule, read_tensor
 from risengine.errors import BackendError, InputError
+from risengine.on_device import OnDevice, describe
 
-__all__ = ["DeviceArray", "DeviceMemory", "OnDevice", "describe"]
-
-
-class DeviceArray:
-    """A C-contiguous array on the GPU, freed with the object.
-
-    CuPy, PyTorch, Numba, JAX and whatever else reads ``__cuda_array_interface__`` or DLPack take it without a copy;
-    the work that fills it is complete when it is handed out.
-
-    Attributes:
-        shape: Its shape.
-        dtype: Its NumPy dtype.
-        memory: Where it was allocated.
-        device: CUDA's number of the GPU.
-    """
-
-    def __init__(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Allocates an array.
-
-        Raises:
-            BackendError: The GPU has not enough memory.
-        """
-        self.shape, self.dtype = shape, dtype
-        self.memory, self.device = memory, memory.device
-        self.nbytes = math.prod(shape) * dtype.itemsize
-        self.address = memory.allocate(self.nbytes)
-        weakref.finalize(self, memory.free, self.address)
-
-    @staticmethod
-    def joined(parts: Sequence[DeviceArray]) -> DeviceArray:
-        """Returns a copy of arrays one after the other, on the GPU.
-
-        Args:
-            parts: At least one; of one dtype, and of one shape but for the first dimension.
-        """
-        first = parts[0]
-        whole = DeviceArray(first.memory, (sum(map(len, parts)), *first.shape[1:]), first.dtype)
-        place = whole.address
-        for part in parts:
-            first.memory.copy(place, part.address, part.nbytes)
-            place += part.nbytes
-        first.memory.wait(LEGACY_DEFAULT_STREAM)  # a copy within the GPU returns before it is done
-        return whole
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def _row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        """See https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html, version 3."""
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self.address, False),
-            "strides": None,
-            "version": 3,
-        }
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """See https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html."""
-        return CUDA, self.device
-
-    def __dlpack__(
-        self,
-        *,
-        stream: int | None = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        """Returns a DLPack capsule, by the array API standard; the memory lives until its consumer lets go of it.
-
-        Args:
-            stream: The consumer's CUDA stream: None, -1, 1, 2 or a stream's address. None of them has to wait.
-            max_version: Of no effect: the capsule is of the form that all versions read.
-            dl_device: None, or this array's device.
-            copy: Whether to copy.
-
-        Raises:
-            InputError: The stream is none, 0 included, which the standard rules out as ambiguous.
-            BufferError: Another device is asked for.
-        """
-        if stream is not None and (stream < -1 or stream == 0):
-            raise InputError(
-                f"stream = {stream}; expected None, -1, 1, 2 or a CUDA stream's address, by the array API standard. "
-                "Pass 1 for CUDA's legacy default stream."
-            )
-        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
-            raise BufferError(f"the array lies on device {self.__dlpack_device__()}; copy it to {dl_device} yourself.")
-        return make_capsule(DeviceArray.joined([self]) if copy else self)
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> DeviceArray:
-        """Returns a copy of rows, on the GPU.
-
-        Args:
-            rows: (R,) int64 indices along the first dimension.
-        """
-        size = self._row_bytes
-        taken = DeviceArray(self.memory, (len(rows), *self.shape[1:]), self.dtype)
-        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of rows that follow each other
-        for start, end in zip(starts.tolist(), np.append(starts[1:], len(rows)).tolist(), strict=False):
-            self.memory.copy(taken.address + start * size, self.address + int(rows[start]) * size, (end - start) * size)
-        self.memory.wait(LEGACY_DEFAULT_STREAM)  # as above
-        return taken
-
-    def part(self, start: int, stop: int) -> OnDevice:
-        """Returns where some rows lie, without a copy."""
-        size = self._row_bytes
-        shape = (stop - start, *self.shape[1:])
-        return OnDevice(shape, self.dtype, self.address + start * size, None, self)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Lets NumPy read it, by a copy."""
-        if copy is False:
-            raise ValueError("an array on the GPU cannot be read without a copy")
-        return self.to_host().astype(dtype or self.dtype, copy=False)
-
-    def to_host(self) -> NDArray[Any]:
-        """Returns a copy in the host's memory."""
-        host = np.empty(self.shape, self.dtype)
-        self.memory.to_host(host, self.address)
-        return host
+__all__ = ["DeviceMemory"]
 
 
 class DeviceMemory:
-    """Allocates and copies through CUDA's runtime API, in the primary context that other libraries use too."""
+    """Allocates and copies on one GPU through CUDA's runtime API, in the primary context that other libraries use too.
+
+    It is the calling thread's current GPU when this object is made, and from then on that one in every thread. What is
+    done here is done in streams of its own that CUDA's legacy default stream and graphs under capture do not touch, and
+    is waited for.
+
+    Attributes:
+        device: CUDA's number of the GPU.
+        stream: For copies that whoever asks for them waits for.
+    """
 
     def __init__(self, cudart: Any) -> None:
-        """Keeps the module ``cuda.bindings.runtime``."""
+        """Takes the current GPU.
+
+        Args:
+            cudart: The module ``cuda.bindings.runtime``.
+
+        Raises:
+            BackendError: There is no GPU, or it does not work.
+        """
         self._cudart = cudart
+        self.device = int(self.call("cudaGetDevice"))
+        self.stream = self.new_stream(self)
 
-    @property
-    def device(self) -> int:
-        """CUDA's number of the current GPU."""
-        return int(self._call("cudaGetDevice")[0])
+    @contextmanager
+    def selected(self) -> Iterator[None]:
+        """Makes this GPU the calling thread's current one, and afterwards the one that was.
 
-    def upload(self, host: NDArray[Any]) -> DeviceArray:
-        """Returns a copy of an array on the GPU."""
-        copy = DeviceArray(self, host.shape, host.dtype)
-        self.to_device(copy.address, np.asarray(host, order="C"), LEGACY_DEFAULT_STREAM)
-        self.wait(LEGACY_DEFAULT_STREAM)
-        return copy
+        From CUDA 12 on that puts a context on the other GPU too, if nothing has: some hundred megabytes of its memory,
+        which CUDA_VISIBLE_DEVICES saves.
+        """
+        before = int(self.call("cudaGetDevice"))
+        if before == self.device:
+            yield
+            return
+        self.call("cudaSetDevice", self.device)
+        try:
+            yield
+        finally:
+            self.call("cudaSetDevice", before)
+
+    def located(self, name: str, array: Any) -> Any:
+        """Returns where an array lies on this GPU; an array in the host's memory is returned as it is.
+
+        Args:
+            name: What an error calls it.
+            array: As for :func:`risengine.on_device.describe`.
+
+        Raises:
+            InputError: It lies on another GPU, or as from ``describe``.
+        """
+        found = describe(name, array)
+        lies_on = self._gpu_of(found) if isinstance(found, OnDevice) else None
+        if lies_on not in (None, self.device):
+            raise InputError(
+                f"{name} lies on GPU {lies_on}; expected GPU {self.device}, which was CUDA's current one when the "
+                f"engine was loaded. Copy it there, or load the engine while GPU {lies_on} is the current one."
+            )
+        return found
 
     def allocate(self, size_bytes: int) -> int:
         """Returns the address of new memory.
@@ -172,30 +83,53 @@ class DeviceMemory:
         Raises:
             BackendError: There is not enough.
         """
-        return int(self._call("cudaMalloc", max(1, size_bytes))[0])
+        return int(self._call("cudaMalloc", max(1, size_bytes)))
 
     def free(self, address: int) -> None:
         """Frees memory from :meth:`allocate`."""
-        self._cudart.cudaFree(address)
+        with suppress(BackendError):  # when the process ends, CUDA may be gone before the last array
+            self._call("cudaFree", address)
 
-    def to_device(self, address: int, host: NDArray[Any], stream: Any) -> None:
-        """Copies a contiguous array to the GPU, in the order of a stream."""
+    def fill(self, address: int, array: NDArray[Any] | OnDevice, stream: Any) -> Any:
+        """Queues a copy of an array, from either memory, once what fills the array is done.
+
+        Args:
+            address: On this GPU.
+            array: From :meth:`located`.
+            stream: CUDA stream.
+
+        Returns:
+            What has to live until the stream is done.
+        """
+        if isinstance(array, OnDevice):
+            self.await_producer(array)
+            self.copy(address, array.address, array.nbytes, stream)
+            return array
+        host = np.asarray(array, order="C")
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, host.ctypes.data, host.nbytes, kind, stream)
+        return host
+
+    def copy(self, target: int, source: int, size_bytes: int, stream: Any) -> None:
+        """Queues a copy within the GPU's memory."""
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
 
     def to_host(self, host: NDArray[Any], address: int) -> None:
         """Copies from the GPU into a contiguous array, and waits for it."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call("cudaMemcpy", host.ctypes.data, address, host.nbytes, kind)
+        self._call("cudaMemcpyAsync", host.ctypes.data, address, host.nbytes, kind, self.stream)
+        self.wait(self.stream)
 
-    def copy(self, target: int, source: int, size_bytes: int) -> None:
-        """Copies within the GPU's memory."""
-        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        self._call("cudaMemcpy", target, source, size_bytes, kind)
+    def new_stream(self, owner: object) -> Any:
+        """Returns a new stream, destroyed with its owner.
 
-    def new_stream(self) -> Any:
-        """Returns a new stream."""
-        return self._call("cudaStreamCreate")[0]
+        It waits for nothing that is queued elsewhere. A blocking one would order itself with CUDA's legacy default
+        stream, which cannot be used in any thread while a graph is captured in a blocking stream.
+        """
+        stream = self._call("cudaStreamCreateWithFlags", self._cudart.cudaStreamNonBlocking)
+        weakref.finalize(owner, self._cudart.cudaStreamDestroy, stream)
+        return stream
 
     def wait(self, stream: Any) -> None:
         """Waits until everything in a stream is done.
@@ -210,7 +144,17 @@ class DeviceMemory:
         if array.stream is not None:
             self.wait(array.stream)
 
-    def _call(self, function: str, *arguments: Any) -> tuple[Any, ...]:
+    @property
+    def thread_local_capture(self) -> Any:
+        """How a thread captures a graph without getting in the way of others' calls."""
+        return self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Calls a function of the runtime API as the calling thread is, and returns its value.
+
+        Raises:
+            BackendError: It failed.
+        """
         status, *values = getattr(self._cudart, function)(*arguments)
         if int(status) != 0:
             name = getattr(status, "name", str(status))
@@ -218,69 +162,24 @@ class DeviceMemory:
                 f"{function} failed with {name}. If the GPU's memory ran out, pass a smaller image or fewer masks or "
                 "prompts a call, or free memory that other programs hold."
             )
-        return tuple(values)
+        return values[0] if values else None
 
+    def _call(self, function: str, *arguments: Any) -> Any:
+        """Calls a function on this GPU, which is no part of any graph that this thread or another captures.
 
-@dataclass(frozen=True)
-class OnDevice:
-    """Where an array of another library lies on the GPU, in NumPy's terms.
+        CUDA asks for that to be said: memory may be freed by the garbage collector amid a capture.
+        """
+        with self.selected():
+            relaxed = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
+            mode = self.call("cudaThreadExchangeStreamCaptureMode", relaxed)
+            try:
+                return self.call(function, *arguments)
+            finally:
+                self.call("cudaThreadExchangeStreamCaptureMode", mode)
 
-    Attributes:
-        shape: Its shape.
-        dtype: Its NumPy dtype.
-        address: Of its first element.
-        stream: CUDA stream in which the work that fills it is queued; None where that is complete.
-        owner: What keeps the memory alive.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    address: int
-    stream: int | None
-    owner: Any
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its elements together."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def describe(name: str, array: Any) -> Any:
-    """Returns where an array lies on the GPU; an array in the host's memory is returned as it is.
-
-    Args:
-        name: What an error calls it.
-        array: A NumPy array, or anything on the GPU with ``__cuda_array_interface__`` or ``__dlpack__``: of CuPy,
-            PyTorch, PyCUDA, JAX, or :class:`DeviceArray`, or a part of one.
-
-    Raises:
-        InputError: It is on the GPU and not C-contiguous, of a dtype that NumPy lacks, or its owner refuses.
-    """
-    if isinstance(array, OnDevice):
-        return array
-    try:
-        interface = getattr(array, "__cuda_array_interface__", None)
-    except (RuntimeError, TypeError) as error:  # PyTorch's, of a tensor that requires its gradient
-        raise InputError(f"{name} is not handed over: {error}. Detach or copy it first.") from error
-    strides: tuple[int, ...] | None
-    if interface is not None:
-        shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
-        strides, address, owner = interface.get("strides"), int(interface["data"][0]), array
-        # Version 2 is silent on streams; PyTorch still writes it, and works in the default stream unless told.
-        stream = interface.get("stream", None if interface["version"] > 2 else LEGACY_DEFAULT_STREAM)
-    elif is_on_gpu(array):
-        shape, dtype, strides, address, owner = read_tensor(name, array)
-        stream = LEGACY_DEFAULT_STREAM
-    else:
-        return array
-    # A side of 1 or 0 is never stepped along, and libraries write anything there.
-    if strides is not None and math.prod(shape) > 0:
-        contiguous = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        if any(size > 1 and step != wanted for size, step, wanted in zip(shape, strides, contiguous, strict=True)):
-            raise InputError(f"{name} has strides {tuple(strides)}; expected {contiguous}. Make it contiguous first.")
-    return OnDevice(shape, dtype, address, stream, owner)
+    def _gpu_of(self, array: OnDevice) -> int | None:
+        if array.device is not None or not array.nbytes:
+            return array.device
+        found = self._call("cudaPointerGetAttributes", array.address)
+        on_one = found.type == self._cudart.cudaMemoryType.cudaMemoryTypeDevice  # any GPU reads the other kinds
+        return int(found.device) if on_one else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from risengine.errors import InputError
 
-__all__ = ["CUDA", "LEGACY_DEFAULT_STREAM", "Exportable", "is_on_gpu", "make_capsule", "read_tensor"]
+__all__ = ["CUDA", "LEGACY_DEFAULT_STREAM", "Exportable", "gpu_number", "is_on_gpu", "make_capsule", "read_tensor"]
 
 CUDA = 2
 """``kDLCUDA``, DLPack's number of memory on an NVIDIA GPU."""
@@ -43,6 +43,12 @@ class _Tensor(ctypes.Structure):
 def is_on_gpu(array: Any) -> bool:
     """Tells whether an array offers itself through DLPack and lies on an NVIDIA GPU."""
     return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) in (CUDA, _CUDA_MANAGED)
+
+
+def gpu_number(array: Any) -> int | None:
+    """Returns CUDA's number of the GPU that an array says it lies on; None where it says none, or any may read it."""
+    kind, number = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (0, 0)
+    return int(number) if int(kind) == CUDA else None
 
 
 def read_tensor(name: str, array: Any) -> tuple[tuple[int, ...], np.dtype[Any], tuple[int, ...] | None, int, Any]:

@@ -33,7 +33,7 @@ class HeldMask(Protocol):
 class Drawer(Protocol):
     """Measures and draws the masks ``logits > 0`` of one image, or of one crop of it, where their logits lie.
 
-    Logits are (M, h, w) float32: NumPy arrays, or :class:`~risengine.device_memory.DeviceArray`.
+    Logits are (M, h, w) float32: NumPy arrays, or :class:`~risengine.device_array.DeviceArray`.
     """
 
     @property

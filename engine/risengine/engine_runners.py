@@ -15,10 +15,11 @@ from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import EngineSpec, GraphSpec, Role, Target
-from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu, shared_library_version
+from risengine.nvidia import check_engine, cuda_module, native_module, read_gpu
 from risengine.onnx_providers import find_provider, onnxruntime_module
 from risengine.onnx_session import OnnxSession
 from risengine.session import Session
+from risengine.shared_libraries import shared_library_version
 from risengine.tensorrt_session import TensorRtSession
 
 __all__ = ["LIBRARIES", "EngineRunner", "find_runner", "open_engine"]
@@ -34,10 +35,12 @@ class EngineRunner:
     Attributes:
         name: Library and version, or ONNX Runtime's and the provider.
         module: The library's Python module; None where a provider of ONNX Runtime stands in for it.
+        folder: Where that provider's library lies, if it is built in.
     """
 
     name: str
     module: Any = None
+    folder: Path | None = None
 
     def check(self, spec: GraphSpec) -> None:
         """Checks that an engine can run, before anything touches it.
@@ -54,7 +57,7 @@ class EngineRunner:
         """Returns the version of the library; None where a provider's cannot be told."""
         if self.module is not None:
             return str(self.module.__version__)
-        return None if engine is None else shared_library_version(engine.library, engine.version)
+        return None if engine is None else shared_library_version(engine.library, engine.version, self.folder)
 
 
 def find_runner(target: Target) -> EngineRunner:
@@ -70,7 +73,8 @@ def find_runner(target: Target) -> EngineRunner:
             provider = find_provider(target)
         except BackendError as lacking:
             raise BackendError(f"{missing}. Or take ONNX Runtime's provider: {lacking}") from lacking
-        return EngineRunner(f"onnxruntime {onnxruntime_module().__version__}, {provider.name}")
+        name = f"onnxruntime {onnxruntime_module().__version__}, {provider.name}"
+        return EngineRunner(name, folder=provider.folder)
     return EngineRunner(f"{LIBRARIES[target]} {module.__version__}", module)
 
 

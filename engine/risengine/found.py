@@ -53,7 +53,7 @@ class Found:
             stop: Past the last.
 
         Returns:
-            (n, H, W) bool: a :class:`~risengine.device_memory.DeviceArray` where the GPU has all of them, else a NumPy
+            (n, H, W) bool: a :class:`~risengine.device_array.DeviceArray` where the GPU has all of them, else a NumPy
             array.
         """
         held = [mask for mask in self.held[start:stop] if mask is not None]

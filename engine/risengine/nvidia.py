@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib
 from dataclasses import dataclass
@@ -18,15 +17,12 @@ __all__ = [
     "native_logger",
     "native_module",
     "read_gpu",
-    "shared_library_version",
 ]
 
 _INSTALL = {
     "tensorrt": "pip install tensorrt, or take JetPack's",
     "tensorrt_rtx": 'pip install "risengine[tensorrt]"',
 }
-_SHARED_LIBRARIES = {"tensorrt": "libnvinfer.so", "tensorrt_rtx": "libtensorrt_rtx.so"}
-_VERSION_PARTS = ("Major", "Minor", "Patch", "Build")
 
 
 @dataclass(frozen=True)
@@ -38,12 +34,16 @@ class Gpu:
         compute_capability: Such as ``8.6``.
         driver: Newest CUDA version that the driver serves, such as ``13.0``.
         runtime: CUDA version of the installed runtime library.
+        number: CUDA's number of it.
+        pci_bus_id: Where it sits, such as ``0000:0a:00.0``.
     """
 
     name: str
     compute_capability: str
     driver: str
     runtime: str
+    number: int
+    pci_bus_id: str
 
 
 def native_module(library: str) -> Any:
@@ -56,25 +56,6 @@ def native_module(library: str) -> Any:
         return importlib.import_module(library)
     except (ImportError, OSError) as error:
         raise BackendError(f"{library} is missing ({error}). Run: {_INSTALL[library]}") from error
-
-
-def shared_library_version(library: str, version: str) -> str | None:
-    """Returns the version of TensorRT's or TensorRT-RTX's shared library that this process finds.
-
-    A provider of ONNX Runtime has no way to say which library it uses; it is found by the same name.
-
-    Args:
-        library: ``tensorrt`` or ``tensorrt_rtx``.
-        version: A version of the major version looked for, which is part of the file's name.
-
-    Returns:
-        Such as ``1.7.1.116``; None where no library of that major version is found.
-    """
-    try:
-        found = ctypes.CDLL(f"{_SHARED_LIBRARIES[library]}.{version.partition('.')[0]}")
-        return ".".join(str(getattr(found, f"getInferLib{part}Version")()) for part in _VERSION_PARTS)
-    except (OSError, AttributeError):
-        return None
 
 
 @functools.cache
@@ -136,7 +117,8 @@ def read_gpu(cudart: Any) -> Gpu:
     device = _answer(cudart, "cudaGetDevice")
     found = _answer(cudart, "cudaGetDeviceProperties", device)
     name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
-    return Gpu(name.rstrip("\0"), f"{found.major}.{found.minor}", driver, runtime)
+    pci_bus_id = f"{found.pciDomainID:04x}:{found.pciBusID:02x}:{found.pciDeviceID:02x}.0"
+    return Gpu(name.rstrip("\0"), f"{found.major}.{found.minor}", driver, runtime, int(device), pci_bus_id)
 
 
 def check_engine(spec: GraphSpec, version: str | None, gpu: Gpu) -> None:

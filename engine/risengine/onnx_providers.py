@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from risengine.errors import BackendError
 from risengine.manifest import Target
+from risengine.nvidia import Gpu
+from risengine.shared_libraries import missing_libraries
 
 __all__ = ["PROVIDERS", "Provider", "find_provider", "onnxruntime_module"]
 
@@ -23,6 +25,13 @@ PROVIDERS: dict[Target, str] = {
 
 _PLUGINS: dict[Target, str] = {"tensorrt-rtx": "onnxruntime_ep_nv_tensorrt_rtx"}
 """Modules of packages that hold a provider for any ONNX Runtime from 1.24 on: each names its library."""
+
+_LIBRARIES: dict[Target, str] = {
+    "cuda": "libonnxruntime_providers_cuda.so",
+    "tensorrt": "libonnxruntime_providers_tensorrt.so",
+    "tensorrt-rtx": "libonnxruntime_providers_nv_tensorrt_rtx.so",
+}
+"""What ONNX Runtime loads when a session first asks for a built-in provider, and drops without it."""
 
 _GPU_BUILD = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
 _REMEDIES: dict[Target, str] = {
@@ -46,13 +55,35 @@ class Provider:
 
     Attributes:
         name: ONNX Runtime's name of it.
-        devices: The device that a plug-in is to use, an ``OrtEpDevice``; empty where the provider is built in.
+        devices: ``OrtEpDevice`` of each GPU that a plug-in may use; empty where the provider is built in.
         options: Of a built-in provider.
+        folder: Where the library of a built-in provider lies, if it has one of its own.
     """
 
     name: str
     devices: tuple[Any, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def on_gpu(self, gpu: Gpu) -> Provider:
+        """Returns this provider bound to one GPU.
+
+        Raises:
+            BackendError: A plug-in offers other GPUs, or does not say which it offers.
+        """
+        if not self.devices:
+            return replace(self, options={**self.options, "device_id": str(gpu.number)})
+        told = [_is_gpu(device, gpu) for device in self.devices]
+        if told == [None] and gpu.number == 0:  # the only one, which CUDA numbers so
+            return self
+        fitting = tuple(device for device, is_it in zip(self.devices, told, strict=True) if is_it)
+        if not fitting:
+            raise BackendError(
+                f"{self.name} offers {len(self.devices)} GPUs, none of which it says is GPU {gpu.number}, {gpu.name} "
+                f"at {gpu.pci_bus_id}; expected CUDA's current one. Make another current before loading "
+                "(CUDA_VISIBLE_DEVICES or cudaSetDevice), or use the compiler's own module."
+            )
+        return replace(self, devices=fitting[:1])
 
     def load(self, path: Path, threads: int) -> Any:
         """Returns an ``InferenceSession``.
@@ -84,18 +115,19 @@ def find_provider(target: Target) -> Provider:
     """Returns the provider that runs graphs on a target's device; a plug-in is registered when first looked for.
 
     Raises:
-        BackendError: ONNX Runtime is missing, lacks the provider, or the plug-in does not load or finds no device.
+        BackendError: ONNX Runtime is missing, lacks the provider or what it needs, or the plug-in does not load or
+            finds no device.
     """
     ort = onnxruntime_module()
     name, available = PROVIDERS[target], ort.get_available_providers()
     if name in available:
-        return Provider(name, options=_OPTIONS.get(target, {}))
+        return Provider(name, options=_OPTIONS.get(target, {}), folder=_checked_folder(ort, target))
     found = _plugin_devices(ort, target)
     if not found:
         raise BackendError(
             f"ONNX Runtime {ort.__version__} has {', '.join(available)}; expected {name}. Run: {_REMEDIES[target]}"
         )
-    return Provider(name, found[:1])
+    return Provider(name, found)
 
 
 def onnxruntime_module() -> Any:
@@ -141,3 +173,33 @@ def _plugin_devices(ort: Any, target: Target) -> tuple[Any, ...]:
 
 def _devices_of(ort: Any, name: str) -> tuple[Any, ...]:
     return tuple(device for device in ort.get_ep_devices() if device.ep_name == name)
+
+
+def _checked_folder(ort: Any, target: Target) -> Path | None:
+    """Returns where a built-in provider's library lies, once the libraries that it needs are found."""
+    if target not in _LIBRARIES or getattr(ort, "__file__", None) is None:
+        return None
+    path = Path(ort.__file__).parent / "capi" / _LIBRARIES[target]
+    if not path.exists():  # another system's, or a build in one piece
+        return None
+    missing = missing_libraries(path)
+    if missing:
+        raise BackendError(
+            f"{PROVIDERS[target]} of ONNX Runtime {ort.__version__} cannot start: {'; '.join(missing)}. Install "
+            "NVIDIA's package that holds it, and put its folder on LD_LIBRARY_PATH; for CUDA's and cuDNN's packages of "
+            "PyPI, onnxruntime.preload_dlls() in your program does as well."
+        )
+    return path.parent
+
+
+def _is_gpu(device: Any, gpu: Gpu) -> bool | None:
+    """Tells whether a plug-in's device is a GPU: by its place on the bus, else by CUDA's number of it.
+
+    ONNX Runtime says where the device is, from 1.24 or so on and where the system tells; NVIDIA's plug-in looks there
+    too, and a provider that counts GPUs itself says which it takes this one for. None where neither is said.
+    """
+    place = device.device.metadata.get("pci_bus_id")
+    if place is not None:
+        return bool(place.lower() == gpu.pci_bus_id)
+    number = device.ep_options.get("device_id", device.ep_metadata.get("cuda_device_id"))
+    return None if number is None else int(number) == gpu.number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risengine.config import RuntimeConfig
-from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
+from risengine.device_array import DeviceArray
+from risengine.device_memory import DeviceMemory
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec
-from risengine.nvidia import cuda_module
+from risengine.nvidia import cuda_module, read_gpu
+from risengine.on_device import OnDevice
 from risengine.onnx_providers import find_provider, onnxruntime_module
 from risengine.session import DescribedSession, check_feeds
 
@@ -39,7 +42,11 @@ class OnnxSession(DescribedSession):
         """
         device = config.device or "cpu"
         super().__init__(spec, on_gpu=device != "cpu")
-        provider = find_provider(device)
+        provider, self._memory = find_provider(device), None
+        if self.on_gpu:
+            cudart = cuda_module()
+            provider = provider.on_gpu(read_gpu(cudart))
+            self._memory = DeviceMemory(cudart)
         try:
             self._session: Any = provider.load(path, config.threads)
         except Exception as error:  # ONNX Runtime's exception classes share no public base
@@ -49,10 +56,9 @@ class OnnxSession(DescribedSession):
         if self._session.get_providers()[0] != provider.name:  # ONNX Runtime takes another where one cannot start
             raise BackendError(
                 f"{path} runs on {self._session.get_providers()[0]}; expected {provider.name}, which does not start "
-                "here. Run `risengine doctor` to see what it needs, or load with RuntimeConfig(device='cpu')."
+                f"here. Run `risengine doctor` to see what it needs, or {_way_around(spec)}."
             )
         self._memory_device = "cuda" if self.on_gpu else "cpu"  # ONNX Runtime's word, whichever provider it is
-        self._memory = DeviceMemory(cuda_module()) if self.on_gpu else None
         for kind, declared, actual in (
             ("inputs", spec.inputs, self._session.get_inputs()),
             ("outputs", spec.outputs, self._session.get_outputs()),
@@ -72,7 +78,8 @@ class OnnxSession(DescribedSession):
         check_feeds(self._spec, feeds)
         names = [output.name for output in self._spec.outputs]
         try:
-            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+            with self._selected():
+                return dict(zip(names, session.run(names, dict(feeds)), strict=True))
         except Exception as error:  # as above
             raise self._failure(error) from error
 
@@ -81,30 +88,39 @@ class OnnxSession(DescribedSession):
         if self._memory is None:
             return self.run(feeds)
         session = self._live()
-        described = {name: describe(name, feed) for name, feed in feeds.items()}
+        described = {name: self._memory.located(name, feed) for name, feed in feeds.items()}
         sizes = check_feeds(self._spec, described)
-        binding = session.io_binding()
-        for name, feed in described.items():
-            if isinstance(feed, OnDevice):
-                self._memory.await_producer(feed)
-                binding.bind_input(name, self._memory_device, 0, feed.dtype, feed.shape, feed.address)
-            else:
-                binding.bind_cpu_input(name, np.asarray(feed, order="C"))
-        outputs = {}
-        for tensor in self._spec.outputs:
-            shape = tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
-            output = outputs[tensor.name] = DeviceArray(self._memory, shape, np.dtype(tensor.dtype))
-            binding.bind_output(tensor.name, self._memory_device, 0, output.dtype, shape, output.address)
-        try:
-            session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
-        except Exception as error:  # as above
-            raise self._failure(error) from error
+        place = self._memory_device, self._memory.device
+        with self._selected():
+            binding, outputs = session.io_binding(), {}
+            for name, feed in described.items():
+                if isinstance(feed, OnDevice):
+                    self._memory.await_producer(feed)
+                    binding.bind_input(name, *place, feed.dtype, feed.shape, feed.address)
+                else:
+                    binding.bind_cpu_input(name, np.asarray(feed, order="C"))
+            for tensor in self._spec.outputs:
+                shape = tuple(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
+                output = outputs[tensor.name] = DeviceArray(self._memory, shape, np.dtype(tensor.dtype))
+                binding.bind_output(tensor.name, *place, output.dtype, shape, output.address)
+            try:
+                session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
+            except Exception as error:  # as above
+                raise self._failure(error) from error
         return {name: array.to_host() if name in to_host else array for name, array in outputs.items()}
+
+    def to_device(self, array: Array) -> Any:
+        """See :class:`risengine.session.DeviceSession`."""
+        return array if self._memory is None else DeviceArray.of(self._memory, array)
 
     def close(self) -> None:
         """See :class:`Session`."""
         self._session = None
+
+    def _selected(self) -> AbstractContextManager[None]:
+        """Makes the session's GPU the calling thread's current one for a while: ONNX Runtime does so for good."""
+        return nullcontext() if self._memory is None else self._memory.selected()
 
     def _failure(self, error: Exception) -> BackendError:
         return BackendError(
@@ -116,6 +132,12 @@ class OnnxSession(DescribedSession):
         if self._session is None:
             raise self._closed()
         return self._session
+
+
+def _way_around(spec: GraphSpec) -> str:
+    if spec.engine is None:
+        return "load with RuntimeConfig(device='cpu')"
+    return f"install {spec.engine.library}, whose own module runs this engine"
 
 
 def _remedy(spec: GraphSpec) -> str:

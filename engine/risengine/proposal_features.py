@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from risengine.found import Found
 from risengine.manifest import GraphSpec
 from risengine.method import Method
-from risengine.session import Session, run_chained
+from risengine.session import Session, brought_near, run_chained
 
 __all__ = ["encode_proposals"]
 
@@ -38,12 +38,13 @@ def encode_proposals(
     if not len(found):
         (features,) = (tensor for tensor in session.outputs if tensor.name == "features")
         return np.zeros((0, int(features.shape[-1])), np.float32)
-    weight = np.array(method.global_weight, np.float32)
+    image = brought_near(session, pixels)
+    weight = brought_near(session, np.array(method.global_weight, np.float32))
     step = _masks_per_call(spec, method, (pixels.shape[0], pixels.shape[1]))
     parts = []
     for start in range(0, len(found), step):
         masks = found.masks(start, min(start + step, len(found)))
-        feeds = {"image": pixels, "masks": masks, "global_weight": weight}
+        feeds = {"image": image, "masks": masks, "global_weight": weight}
         parts.append(run_chained(session, feeds, to_host=("features",))["features"])
     return np.concatenate(parts)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from risengine.errors import BackendError
 from risengine.manifest import GraphSpec, TensorSpec
 
-__all__ = ["DescribedSession", "DeviceSession", "Session", "check_feeds", "run_chained"]
+__all__ = ["DescribedSession", "DeviceSession", "Session", "brought_near", "check_feeds", "run_chained"]
 
 Array = NDArray[Any]
 
@@ -68,13 +68,17 @@ class DeviceSession(Session, Protocol):
             to_host: Outputs to return as NumPy arrays.
 
         Returns:
-            The other outputs as arrays on the device (:class:`~risengine.device_memory.DeviceArray`), each in
+            The other outputs as arrays on the device (:class:`~risengine.device_array.DeviceArray`), each in
             memory of its own that no later call overwrites.
 
         Raises:
             BackendError: As from :meth:`Session.run`.
-            InputError: A feed on the device is not contiguous.
+            InputError: A feed on the device is not contiguous, or on another GPU.
         """
+        ...
+
+    def to_device(self, array: Array) -> Any:
+        """Returns an array where the device reads it: a copy in its memory, or the array where that is the host's."""
         ...
 
 
@@ -117,6 +121,11 @@ def run_chained(session: Session, feeds: Mapping[str, Any], to_host: Collection[
         to_host: Outputs that the caller reads.
     """
     return session.run_on_device(feeds, to_host) if isinstance(session, DeviceSession) else session.run(feeds)
+
+
+def brought_near(session: Session, array: Array) -> Any:
+    """Returns an array that several runs are fed, so that it is sent to the session's device once."""
+    return session.to_device(array) if isinstance(session, DeviceSession) else array
 
 
 def check_feeds(spec: GraphSpec, feeds: Mapping[str, Array]) -> dict[str, int]:

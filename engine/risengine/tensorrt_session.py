@@ -6,6 +6,8 @@ needs no compiler, and its runtime API works in the primary context, which ONNX 
 
 from __future__ import annotations
 
+import logging
+import math
 import queue
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,19 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
+from risengine.cuda_graphs import LARGEST_BYTES, RecordedRun, RecordingError
+from risengine.device_array import DeviceArray
+from risengine.device_memory import DeviceMemory
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec, TensorSpec
 from risengine.nvidia import check_engine, cuda_module, native_logger, native_module, read_gpu
+from risengine.on_device import OnDevice
 from risengine.session import DescribedSession, check_feeds
 
 __all__ = ["TensorRtSession"]
+
+_LOG = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
 
 class TensorRtSession(DescribedSession):
-    """One deserialised engine. Every thread at work has an execution context and a stream of its own."""
+    """One deserialised engine, on the GPU that was the loading thread's current one.
+
+    Every thread at work has an execution context and a stream of its own. Where the shapes of its inputs repeat, it
+    replays a CUDA graph; TensorRT-RTX records them itself.
+    """
 
     def __init__(self, path: Path, spec: GraphSpec) -> None:
         """Loads the engine.
@@ -64,7 +75,8 @@ class TensorRtSession(DescribedSession):
             raise BundleError(
                 f"{path} has the tensors {sorted(names)}; the manifest says {sorted(declared)}. Rebuild the bundle."
             )
-        self._idle: queue.SimpleQueue[_Context] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Context] = queue.LifoQueue()  # the last one's graph is likest to serve again
+        self._records = not hasattr(self._library, "CudaGraphStrategy")
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -80,21 +92,34 @@ class TensorRtSession(DescribedSession):
         outputs = self._run(feeds)
         return {name: array.to_host() if name in to_host else array for name, array in outputs.items()}
 
+    def to_device(self, array: Array) -> DeviceArray:
+        """See :class:`risengine.session.DeviceSession`."""
+        return DeviceArray.of(self._memory, array)
+
     def close(self) -> None:
         """See :class:`risengine.session.Session`."""
-        self._idle = queue.SimpleQueue()
-        self._engine = None
+        with self._memory.selected():
+            self._idle = queue.LifoQueue()
+            self._engine = None
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[str, DeviceArray]:
         if self._engine is None:
             raise self._closed()
-        described = {name: describe(name, feed) for name, feed in feeds.items()}
+        described = {name: self._memory.located(name, feed) for name, feed in feeds.items()}
         check_feeds(self._spec, described)
-        with self._context() as context:
-            for name, feed in described.items():
-                context.feed(name, feed)
-            outputs = {tensor.name: context.result(tensor) for tensor in self._spec.outputs}
-            if not context.execute():
+        if self._records:
+            try:
+                return self._run_in_context(described, records=True)
+            except RecordingError as failure:
+                self._records = False
+                reason = f"{failure} ({self._logger.take_error()})"
+                _LOG.warning("%s runs without CUDA graphs: %s", self._spec.file, reason)
+        return self._run_in_context(described, records=False)
+
+    def _run_in_context(self, feeds: Mapping[str, Array | OnDevice], records: bool) -> dict[str, DeviceArray]:
+        with self._memory.selected(), self._context() as context:
+            outputs = context.run(feeds, self._spec.outputs, records)
+            if outputs is None:
                 raise BackendError(
                     f"{self._spec.file} failed: {self._logger.take_error()}. If the GPU's memory ran out, pass a "
                     "smaller image or fewer masks or prompts a call."
@@ -112,45 +137,84 @@ class TensorRtSession(DescribedSession):
 
 
 class _Context:
-    """An execution context, its stream, and what the run under way reads and writes."""
+    """An execution context, its stream, and the CUDA graph of its last run if the shapes have repeated."""
 
     def __init__(self, context: Any, memory: DeviceMemory) -> None:
         self._context = context
-        self._memory, self._stream = memory, memory.new_stream()
-        self._held: list[Any] = []
+        self._memory, self._stream = memory, memory.new_stream(self)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._recorded: RecordedRun | None = None
 
-    def feed(self, name: str, array: Array | OnDevice) -> None:
-        """Sets an input; one in the host's memory is copied."""
-        self._context.set_input_shape(name, array.shape)
+    def run(
+        self, feeds: Mapping[str, Array | OnDevice], outputs: tuple[TensorSpec, ...], records: bool
+    ) -> dict[str, DeviceArray] | None:
+        """Runs and waits; returns the outputs, or None after a failure.
+
+        Raises:
+            BackendError: Memory ran out, or the engine gives an output no shape.
+            RecordingError: The context is not to be used again.
+        """
+        shapes = {name: feed.shape for name, feed in feeds.items()}
+        repeats = shapes == self._shapes
+        if not (repeats and records):
+            self._recorded = None  # before the context that it was made of is changed
+        if not repeats:
+            for name, shape in shapes.items():
+                self._context.set_input_shape(name, shape)
+            self._shapes = shapes
+        elif records and self._recorded is None and self._is_small(feeds, outputs):
+            self._recorded = self._record(feeds, outputs)
+        if self._recorded is not None:
+            return self._recorded.replay(feeds)
+        held = [self._feed(name, feed) for name, feed in feeds.items()]
+        results = {tensor.name: self._buffer(tensor) for tensor in outputs}
+        done = self._enqueue()
+        self._memory.wait(self._stream)
+        del held  # what the stream has read
+        return results if done else None
+
+    def _is_small(self, feeds: Mapping[str, Array | OnDevice], outputs: tuple[TensorSpec, ...]) -> bool:
+        written = sum(math.prod(self._shape(tensor)) * np.dtype(tensor.dtype).itemsize for tensor in outputs)
+        return written + sum(feed.nbytes for feed in feeds.values()) <= LARGEST_BYTES
+
+    def _record(self, feeds: Mapping[str, Array | OnDevice], outputs: tuple[TensorSpec, ...]) -> RecordedRun:
+        try:
+            inputs = {name: DeviceArray(self._memory, feed.shape, feed.dtype) for name, feed in feeds.items()}
+            results = {tensor.name: self._buffer(tensor) for tensor in outputs}
+        except BackendError as error:
+            raise RecordingError(str(error)) from error
+        for name, array in inputs.items():
+            self._context.set_tensor_address(name, array.address)
+        return RecordedRun(self._memory, self._stream, inputs, results, self._enqueue)
+
+    def _feed(self, name: str, array: Array | OnDevice) -> Any:
+        """Sets an input, one in the host's memory by a copy; returns what has to live until it is read."""
         if isinstance(array, OnDevice):
             self._memory.await_producer(array)
             self._context.set_tensor_address(name, array.address)
-            self._held.append(array)
-            return
-        host = np.asarray(array, order="C")
-        copy = DeviceArray(self._memory, host.shape, host.dtype)
-        self._memory.to_device(copy.address, host, self._stream)
+            return array
+        copy = DeviceArray(self._memory, array.shape, array.dtype)
         self._context.set_tensor_address(name, copy.address)
-        self._held += [host, copy]  # until the stream has read them
+        return copy, self._memory.fill(copy.address, array, self._stream)
 
-    def result(self, tensor: TensorSpec) -> DeviceArray:
-        """Allocates an output of the shape that the inputs give it."""
+    def _buffer(self, tensor: TensorSpec) -> DeviceArray:
+        """Allocates an output."""
+        output = DeviceArray(self._memory, self._shape(tensor), np.dtype(tensor.dtype))
+        self._context.set_tensor_address(tensor.name, output.address)
+        return output
+
+    def _shape(self, tensor: TensorSpec) -> tuple[int, ...]:
+        """Returns the shape that the inputs give an output."""
         shape = tuple(self._context.get_tensor_shape(tensor.name))
         if min(shape, default=0) < 0:
             raise BackendError(
                 f"the shape of {tensor.name} is {shape} before the run; expected one that follows from the inputs. "
                 "Rebuild the bundle."
             )
-        output = DeviceArray(self._memory, shape, np.dtype(tensor.dtype))
-        self._context.set_tensor_address(tensor.name, output.address)
-        return output
+        return shape
 
-    def execute(self) -> bool:
-        """Runs, waits, and tells whether it went well."""
-        done = bool(self._context.execute_async_v3(int(self._stream)))
-        self._memory.wait(self._stream)
-        self._held.clear()
-        return done
+    def _enqueue(self) -> bool:
+        return bool(self._context.execute_async_v3(int(self._stream)))
 
 
 def _execution_context(library: Any, engine: Any) -> Any:

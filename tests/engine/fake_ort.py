@@ -20,7 +20,7 @@ CPU = "CPUExecutionProvider"
 class FakeOnnxRuntime:
     """The module ``onnxruntime``; a session of it computes with a Python function.
 
-    ``plugin`` is the provider that a registered library brings, ``devices`` how many GPUs it finds. ``opened`` lists
+    ``plugin`` is the provider that a registered library brings, ``devices`` the GPUs that it finds. ``opened`` lists
     what sessions were asked for.
     """
 
@@ -28,7 +28,7 @@ class FakeOnnxRuntime:
     compute: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
     built_in: tuple[str, ...] = (CPU,)
     plugin: str = ""
-    devices: int = 1
+    devices: list[SimpleNamespace] = field(default_factory=lambda: [ep_device(0)])
     refusal: str = ""
     does_not_start: bool = False
     library_fails: str = ""
@@ -40,8 +40,9 @@ class FakeOnnxRuntime:
         return list(self.built_in)
 
     def get_ep_devices(self) -> list[Any]:
-        count = self.devices if self.registered else 0
-        return [SimpleNamespace(ep_name=CPU), *(SimpleNamespace(ep_name=self.plugin, gpu=n) for n in range(count))]
+        for device in self.devices:
+            device.ep_name = self.plugin
+        return [SimpleNamespace(ep_name=CPU), *(self.devices if self.registered else [])]
 
     def register_execution_provider_library(self, name: str, path: str) -> None:
         if self.library_fails:
@@ -62,12 +63,20 @@ class FakeOnnxRuntime:
         if self.refusal:
             raise RuntimeError(self.refusal)
         asked = settings["providers"] or [device.ep_name for device in options.chosen]
-        return _Session(self, [CPU] if self.does_not_start else [*asked, CPU])
+        gpu = options.chosen[0].gpu if options.chosen else int(settings["provider_options"][0]["device_id"])
+        return _Session(self, [CPU] if self.does_not_start else [*asked, CPU], gpu)
+
+
+def ep_device(gpu: int, place: bool = True, number: bool = True) -> SimpleNamespace:
+    """An ``OrtEpDevice``: its GPU's number in truth, and whether it says where that sits or which number it has."""
+    hardware = SimpleNamespace(metadata={"pci_bus_id": f"0000:{10 + gpu:02X}:00.0"} if place else {})
+    options = {"device_id": str(gpu)} if number else {}
+    return SimpleNamespace(gpu=gpu, device=hardware, ep_options=options, ep_metadata={})
 
 
 class _Session:
-    def __init__(self, ort: FakeOnnxRuntime, providers: list[str]) -> None:
-        self.ort, self.providers = ort, providers
+    def __init__(self, ort: FakeOnnxRuntime, providers: list[str], gpu: int) -> None:
+        self.ort, self.providers, self.gpu = ort, providers, gpu
 
     def get_providers(self) -> list[str]:
         return self.providers
@@ -83,7 +92,7 @@ class _Session:
         return [outputs[name] for name in names]
 
     def io_binding(self) -> _Binding:
-        return _Binding()
+        return _Binding(self.gpu)
 
     def run_with_iobinding(self, binding: _Binding) -> None:
         for name, value in self.ort.compute(binding.inputs).items():
@@ -91,7 +100,8 @@ class _Session:
 
 
 class _Binding:
-    def __init__(self) -> None:
+    def __init__(self, gpu: int) -> None:
+        self.place = "cuda", gpu  # the only word that ONNX Runtime has for NVIDIA's memory
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
 
@@ -99,11 +109,11 @@ class _Binding:
         self.inputs[name] = array
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Any, address: int) -> None:
-        assert (device, number) == ("cuda", 0)  # the only words that ONNX Runtime has for NVIDIA's memory
+        assert (device, number) == self.place
         self.inputs[name] = at(address, shape, dtype)
 
     def bind_output(self, name: str, device: str, number: int, dtype: Any, shape: Any, address: int) -> None:
-        assert (device, number) == ("cuda", 0)
+        assert (device, number) == self.place
         self.outputs[name] = at(address, shape, dtype)
 
     def synchronize_outputs(self) -> None:

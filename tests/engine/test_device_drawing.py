@@ -13,12 +13,14 @@ from fake_gpu import FakeCudart, at, on_fake_gpu
 from fake_sam import SIDE_PX, FakeSam, assert_consistent
 
 import risengine
+from risengine import proposal_features
 from risengine.config import RuntimeConfig
 from risengine.demo import DemoPicture
+from risengine.device_array import DeviceArray
 from risengine.device_drawing import MASKS_PER_CALL, DeviceDrawer
-from risengine.device_memory import DeviceArray, DeviceMemory, OnDevice, describe
-from risengine.dlpack import LEGACY_DEFAULT_STREAM
+from risengine.device_memory import DeviceMemory
 from risengine.method import ProposalSettings
+from risengine.on_device import OnDevice, describe
 from risengine.onnx_session import OnnxSession
 from risengine.proposals import find_proposals, generate_proposals
 from risengine.session import DeviceSession
@@ -58,7 +60,12 @@ class OnFakeGpu:
     def run_on_device(self, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
         found = {name: on_host(feed) for name, feed in feeds.items()}
         outputs = self.session.run(found)
-        return {name: value if name in to_host else self.memory.upload(value) for name, value in outputs.items()}
+        return {
+            name: value if name in to_host else DeviceArray.of(self.memory, value) for name, value in outputs.items()
+        }
+
+    def to_device(self, array: np.ndarray) -> DeviceArray:
+        return DeviceArray.of(self.memory, array)
 
     def largest(self, dimension: str) -> None:
         return None
@@ -86,7 +93,7 @@ def test_measures_and_masks_are_the_hosts(
 ) -> None:
     logits = (8 * rng.normal(size=(70, 16, 16))).astype(np.float32)  # more than one call's
     logits[0], logits[1] = -9, 9
-    held = DeviceMemory(cudart).upload(logits)
+    held = DeviceArray.of(DeviceMemory(cudart), logits)
     host = Upsampler(size, (16, 16), SIDE_PX)
     device = DeviceDrawer.of_image(on_fake_gpu(measurers[16], cudart), size, (16, 16), SIDE_PX)
     expected = np.stack(list(host.masks(logits)))
@@ -106,7 +113,7 @@ def test_measures_and_masks_are_the_hosts(
 
 
 def test_measuring_holds_the_masks_of_one_call(measurers: dict[int, OnnxSession], cudart: FakeCudart) -> None:
-    held = DeviceMemory(cudart).upload(np.ones((4 * MASKS_PER_CALL, 16, 16), np.float32))
+    held = DeviceArray.of(DeviceMemory(cudart), np.ones((4 * MASKS_PER_CALL, 16, 16), np.float32))
     device = DeviceDrawer.of_image(on_fake_gpu(measurers[16], cudart), (64, 64), (16, 16), SIDE_PX)
     cudart.peak = 0
     device.measure(held, 1.0)
@@ -198,7 +205,7 @@ def test_whole_images_are_the_hosts(
 def test_what_visits_the_host(
     on_the_gpu: risengine.Engine, picture: DemoPicture, cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured, described = [], []
+    measured, described, images = [], [], []
     measure, describe_masks = DeviceDrawer.measure, OnnxSession.run_on_device
 
     def count(drawer: DeviceDrawer, logits: DeviceArray, offset: float) -> Any:
@@ -208,10 +215,12 @@ def test_what_visits_the_host(
     def watch(session: OnnxSession, feeds: Mapping[str, Any], to_host: Collection[str] = ()) -> dict[str, Any]:
         if "masks" in feeds:
             described.append(feeds["masks"])
+            images.append(feeds["image"])
         return describe_masks(session, feeds, to_host)
 
     monkeypatch.setattr(DeviceDrawer, "measure", count)
     monkeypatch.setattr(OnnxSession, "run_on_device", watch)
+    monkeypatch.setattr(proposal_features, "_MASKED_PIXELS", 8 * 640 * 480)
     encoded = on_the_gpu.encode_image(picture.path)
     (channels,) = {t.shape[-1] for t in on_the_gpu.sessions["mask_decoder"].inputs if t.name == "mask_tokens"}
     prompts, boxes = on_the_gpu.proposal_settings.points_per_side**2, encoded.proposals.boxes
@@ -222,6 +231,9 @@ def test_what_visits_the_host(
     assert sum(measured) > masks
     assert sum(map(len, described)) == masks
     assert all(isinstance(feed, DeviceArray) for feed in described)
+    assert len(images) > 1
+    assert isinstance(images[0], DeviceArray)
+    assert all(image is images[0] for image in images)  # sent once
 
 
 def test_all_of_it_is_freed(on_the_gpu: risengine.Engine, picture: DemoPicture, cudart: FakeCudart) -> None:
@@ -231,21 +243,20 @@ def test_all_of_it_is_freed(on_the_gpu: risengine.Engine, picture: DemoPicture, 
 
 
 def test_an_array_without_rows_has_none_to_give(cudart: FakeCudart) -> None:
-    empty = DeviceMemory(cudart).upload(np.zeros((0, 3), np.float32))
+    empty = DeviceArray.of(DeviceMemory(cudart), np.zeros((0, 3), np.float32))
     assert empty[np.zeros(0, np.int64)].shape == (0, 3)
     assert empty.part(0, 0).shape == (0, 3)
 
 
 def test_rows_and_joined_arrays_are_complete_when_they_are_handed_out(cudart: FakeCudart) -> None:
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
-    held = DeviceMemory(cudart).upload(rows)
+    held = DeviceArray.of(DeviceMemory(cudart), rows)
     for chosen in ([1, 2, 3], [5, 0, 1, 1, 4], [], [2]):
-        cudart.awaited.clear()
         taken = held[np.array(chosen, np.int64)]
-        assert cudart.awaited == [LEGACY_DEFAULT_STREAM]
+        assert not cudart.pending
         np.testing.assert_array_equal(taken.to_host(), rows[chosen])
     both = DeviceArray.joined([held, held[np.array([3])]])
-    assert cudart.awaited[-1] == LEGACY_DEFAULT_STREAM
+    assert not cudart.pending
     np.testing.assert_array_equal(both.to_host(), np.concatenate([rows, rows[3:4]]))
     part = held.part(2, 4)
     np.testing.assert_array_equal(at(part.address, part.shape, "float32"), rows[2:4])

@@ -79,6 +79,7 @@ def test_a_provider_that_does_not_start_is_not_replaced_in_silence(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(onnx_providers.PROVIDERS, "cuda", "AzureExecutionProvider")
+    monkeypatch.setattr(onnx_session, "cuda_module", FakeCudart)
     ort = onnx_providers.onnxruntime_module()
     honest = ort.InferenceSession
     monkeypatch.setattr(
@@ -145,8 +146,7 @@ def test_bound_outputs_are_what_a_run_returns(bundle: Bundle, monkeypatch: pytes
     session._memory = onnx_session.DeviceMemory(FakeCudart())
     held = run_chained(session, feeds)["logits"]
     np.testing.assert_array_equal(held.to_host(), expected)
-    features = onnx_session.DeviceArray(session._memory, (3, 1024, 64), np.dtype(np.float32))
-    session._memory.to_device(features.address, feeds["image_features"], 0)
+    features = onnx_session.DeviceArray.of(session._memory, feeds["image_features"])
     again = run_chained(session, {**feeds, "image_features": features}, to_host=("logits",))["logits"]
     np.testing.assert_array_equal(again, expected)
 

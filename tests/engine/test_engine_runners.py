@@ -10,18 +10,18 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from fake_gpu import FakeCudart, FakeTensorRt
+from fake_gpu import FakeCudart
 from fake_ort import CPU, FakeOnnxRuntime
+from fake_tensorrt import FEEDS, SPEC, FakeTensorRt, compute
 
-from risengine import engine_runners, nvidia
+from risengine import engine_runners
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
-from risengine.device_memory import DeviceArray
+from risengine.device_array import DeviceArray
 from risengine.devices import find_device, open_session, usable_devices
 from risengine.engine_runners import find_runner
 from risengine.errors import BackendError, BundleError
-from risengine.manifest import EngineSpec, FileSpec, GraphSpec, Role, ShapeProfile, TensorSpec
-from risengine.nvidia import shared_library_version
+from risengine.manifest import GraphSpec, Role
 from risengine.onnx_session import OnnxSession
 from risengine.session import Session
 from risengine.tensorrt_session import TensorRtSession
@@ -29,28 +29,6 @@ from risengine.tensorrt_session import TensorRtSession
 RTX = "NvTensorRTRTXExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
-SPEC = GraphSpec(
-    file="g.plan",
-    sha256="",
-    size_bytes=4,
-    inputs=(TensorSpec("x", "float32", ("N", 3)), TensorSpec("scale", "float32", ())),
-    outputs=(TensorSpec("y", "float32", ("N", 3)), TensorSpec("sums", "float32", ("N",))),
-    engine=EngineSpec(
-        library="tensorrt_rtx",
-        version="1.7.1.116",
-        compute_capabilities=("8.6", "8.9"),
-        profiles={"x": ShapeProfile((1, 3), (2, 3), (4, 3))},
-        onnx_sha256="",
-        layers=FileSpec("g.layers.json", "", 0),
-        context=FileSpec("g.context.onnx", "", 0),
-    ),
-)
-FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "scale": np.array(0.5, np.float32)}
-
-
-def compute(feeds: Any) -> dict[str, np.ndarray]:
-    y = feeds["x"] * feeds["scale"]
-    return {"y": y, "sums": y.sum(axis=1)}
 
 
 @pytest.fixture
@@ -67,7 +45,7 @@ def ort(monkeypatch: pytest.MonkeyPatch, cudart: FakeCudart) -> FakeOnnxRuntime:
     plugin = SimpleNamespace(__name__=PLUGIN, get_library_path=lambda: "/plugin.so")
     for name, module in {"onnxruntime": found, PLUGIN: plugin, "tensorrt": None, "tensorrt_rtx": None}.items():
         monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
-    monkeypatch.setattr(engine_runners, "shared_library_version", lambda library, version: "1.7.1.116")
+    monkeypatch.setattr(engine_runners, "shared_library_version", lambda library, version, folder: "1.7.1.116")
     return found
 
 
@@ -82,9 +60,9 @@ def opened(spec: GraphSpec = SPEC, target: Any = "tensorrt-rtx") -> Session:
 
 
 def test_the_compilers_own_module_comes_first(
-    ort: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ort: FakeOnnxRuntime, cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    library = FakeTensorRt(SPEC, compute)
+    library = FakeTensorRt(cudart)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)  # type: ignore[arg-type]
     (tmp_path / "g.plan").write_bytes(b"plan")
     session = open_session(bundle_of(SPEC, path=tmp_path), "image_projector", "tensorrt-rtx", RuntimeConfig())
@@ -154,7 +132,7 @@ def test_a_plug_in_that_does_not_load_or_finds_no_gpu(ort: FakeOnnxRuntime) -> N
     ort.library_fails = "libcuda.so.1: cannot open shared object file"
     with pytest.raises(BackendError, match=f"cannot load the plug-in {PLUGIN}: libcuda.so.1.*needs an NVIDIA driver"):
         find_runner("tensorrt-rtx")
-    ort.library_fails, ort.devices = "", 0
+    ort.library_fails, ort.devices = "", []
     for _ in range(2):  # the second time its library is registered already
         with pytest.raises(BackendError, match=f"plug-in {PLUGIN} finds no GPU that it runs on; expected .* 8.6, 8.9"):
             find_runner("tensorrt-rtx")
@@ -195,7 +173,7 @@ def test_a_driver_that_is_too_old_is_named(ort: FakeOnnxRuntime, cudart: FakeCud
 def test_a_version_that_cannot_be_told_is_the_providers_to_refuse(
     ort: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_runners, "shared_library_version", lambda library, version: None)
+    monkeypatch.setattr(engine_runners, "shared_library_version", lambda library, version, folder: None)
     assert opened(engine_with(version="1.6.0.1")).providers == (RTX, CPU)
     ort.refusal = "TensorRT EP could not deserialize engine from cache: g.plan"
     with pytest.raises(
@@ -209,18 +187,3 @@ def test_a_provider_that_does_not_start_is_no_fallback(ort: FakeOnnxRuntime) -> 
     ort.does_not_start = True
     with pytest.raises(BackendError, match=f"runs on {CPU}; expected {RTX}, which does not start here"):
         opened()
-
-
-def test_the_version_of_a_shared_library_is_asked_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = {"Major": 10, "Minor": 13, "Patch": 3, "Build": 9}
-    library = SimpleNamespace(**{f"getInferLib{part}Version": lambda n=n: n for part, n in parts.items()})
-    asked: list[str] = []
-    monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name: asked.append(name) or library)
-    assert shared_library_version("tensorrt", "10.3.0.30") == "10.13.3.9"
-    assert asked == ["libnvinfer.so.10"]
-    monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name: SimpleNamespace())  # too old to say
-    assert shared_library_version("tensorrt", "10.3.0.30") is None
-
-
-def test_a_library_that_is_not_there_has_no_version() -> None:
-    assert shared_library_version("tensorrt", "7.0") is None

@@ -19,7 +19,7 @@ from risengine.bundle import Bundle, open_bundle
 from risengine.cli import main
 from risengine.errors import BackendError, BundleError, InputError
 from risengine.manifest import Role, ShapeProfile, TensorSpec
-from risengine.nvidia import shared_library_version
+from risengine.shared_libraries import shared_library_version
 from risexport.build import build, stages
 from risexport.config import BuildConfig, EngineOptions
 from risexport.engine_layers import Fusion, Layer, read_layers, summarise

@@ -21,16 +21,17 @@ from risengine import engine_runners
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.demo import demo_pictures
-from risengine.device_memory import DeviceArray
+from risengine.device_array import DeviceArray
 from risengine.devices import find_device
 from risengine.engine_runners import LIBRARIES
 from risengine.images import load_image
 from risengine.manifest import Role, Target
 from risengine.measures import relative_error
-from risengine.nvidia import cuda_module, native_module, read_gpu, shared_library_version
+from risengine.nvidia import cuda_module, native_module, read_gpu
 from risengine.onnx_providers import find_provider
 from risengine.proposals import generate_proposals
 from risengine.session import DeviceSession
+from risengine.shared_libraries import shared_library_version
 from risengine.verify import verify_bundle
 from risexport.build import build
 from risexport.config import BuildConfig, EngineOptions, Precision
@@ -108,7 +109,7 @@ def test_a_provider_of_onnx_runtime_runs_the_engines_too(bundle: Bundle, monkeyp
         provider = find_provider(bundle.manifest.target)
     except risengine.BackendError as error:
         pytest.skip(f"ONNX Runtime has no provider for {bundle.manifest.target}: {error}")
-    version = shared_library_version(engine.library, engine.version)
+    version = shared_library_version(engine.library, engine.version, provider.folder)
     if version != engine.version:
         pytest.skip(f"the provider finds {engine.library} {version}; the engines are for {engine.version}")
 
@@ -229,3 +230,41 @@ def test_no_output_is_overwritten_by_the_next_call(engine: risengine.Engine) -> 
     kept = first.copy()
     session.run({"tokens": tokens[1]})
     np.testing.assert_array_equal(first, kept)
+
+
+def test_runs_of_the_same_shapes_answer_alike(engine: risengine.Engine) -> None:
+    """The first is plain; from the second on a native engine replays a CUDA graph, and each sees its own inputs."""
+    session = engine.sessions["text_encoder"]
+    rng = np.random.default_rng(1)
+    tokens = [rng.integers(1, 400, (3, session.inputs[0].shape[1]), dtype=np.int64) for _ in range(2)]
+    answers = [session.run({"tokens": tokens[number % 2]})["features"] for number in range(6)]
+    assert relative_error(answers[1], answers[0]) > 1e-2
+    for number, answer in enumerate(answers[2:]):
+        assert relative_error(answer, answers[number % 2]) < 1e-3
+
+
+def test_an_engine_stays_on_its_gpu(bundle: Bundle, on_cpu: risengine.Engine) -> None:
+    cudart = cuda_module()
+    if int(cudart.cudaGetDeviceCount()[1]) < 2:
+        pytest.skip("there is one GPU")
+    image, here = load_image(demo_pictures()[0].path), read_gpu(cudart)
+    assert int(cudart.cudaSetDevice(1)[0]) == 0
+    try:
+        if read_gpu(cudart).compute_capability != here.compute_capability:
+            pytest.skip("the second GPU is another kind of GPU")
+        with risengine.load(bundle.path) as second:
+            cudart.cudaSetDevice(0)
+            session = second.sessions["image_encoder"]
+            assert isinstance(session, DeviceSession)
+            held = session.run_on_device({"image": image})["image_embedding"]
+            assert held.device == 1
+            assert cudart.cudaGetDevice()[1] == 0
+            expected = on_cpu.sessions["image_encoder"].run({"image": image})["image_embedding"]
+            assert relative_error(held.to_host(), expected) < 5e-2
+            with risengine.load(bundle.path) as first:
+                projector = first.sessions["image_projector"]
+                assert isinstance(projector, DeviceSession)
+                with pytest.raises(risengine.InputError, match="lies on GPU 1"):
+                    projector.run_on_device({"image_embedding": held})
+    finally:
+        cudart.cudaSetDevice(0)
