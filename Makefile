@@ -9,7 +9,7 @@ CPP := build/cpp
 # An official release archive of ONNX Runtime; made of Debian's headers and the wheel's library when left out.
 ONNXRUNTIME_ROOT ?=
 
-.PHONY: demo test test-slow test-cpp clean
+.PHONY: demo test test-slow test-cpp test-cpp-sanitized clean
 
 demo: $(VENV)/.runtime  ## segment the shipped pictures; results in out/demo
 	$(BIN)/risengine demo
@@ -20,10 +20,15 @@ test: $(VENV)/.dev  ## style, types and the quick tests
 test-slow: $(VENV)/.dev  ## the long parity suites
 	$(BIN)/python -m pytest -m slow
 
-test-cpp: $(VENV)/.dev  ## the C++ library: build, install, a consumer, and the answers beside Python's
+test-cpp-sanitized: CPP := build/cpp-sanitized
+test-cpp-sanitized: CPP_OPTIONS := -DRISENGINE_SANITIZE=address,undefined -DRISENGINE_EVERY=20
+
+# The C++ library: build, install, a consumer, and the answers beside Python's; -sanitized: with ASan and UBSan.
+test-cpp test-cpp-sanitized: $(VENV)/.dev
 	$(if $(ONNXRUNTIME_ROOT),,engine/cpp/setup_onnxruntime.sh $(BIN)/python build/onnxruntime)
 	cmake -S . -B $(CPP) -DONNXRUNTIME_ROOT=$(abspath $(or $(ONNXRUNTIME_ROOT),build/onnxruntime)) \
-		-DRISENGINE_PYTHON=$(abspath $(BIN)/python) -DRISENGINE_BUILD_TESTS=ON -DRISENGINE_BUILD_EXAMPLES=ON
+		-DRISENGINE_PYTHON=$(abspath $(BIN)/python) -DRISENGINE_BUILD_TESTS=ON -DRISENGINE_BUILD_EXAMPLES=ON \
+		$(CPP_OPTIONS)
 	cmake --build $(CPP) --parallel 2
 	ctest --test-dir $(CPP) --output-on-failure --parallel 2
 

@@ -21,9 +21,17 @@ using RunGraph = void (*)(std::int32_t role, std::int64_t count, const char* con
                           const std::int64_t* ranks, const std::int64_t* const* shapes, void* const* data,
                           ris::Tensors* outputs);
 
+// The largest size of a dimension that the graph of a role takes; 0 without a bound.
+using BoundOf = std::int64_t (*)(std::int32_t role, const char* dimension);
+
+struct Graphs {
+    RunGraph run;
+    BoundOf bound;
+};
+
 class CalledSession : public ris::Session {
 public:
-    CalledSession(RunGraph run, std::int32_t role) : run_(run), role_(role) {}
+    CalledSession(const Graphs& graphs, std::int32_t role) : graphs_(graphs), role_(role) {}
 
     ris::Tensors run(const ris::Tensors& feeds) const override {
         std::vector<const char*> names;
@@ -39,22 +47,26 @@ public:
             data.push_back(feed.data);
         }
         ris::Tensors outputs;
-        run_(role_, static_cast<std::int64_t>(names.size()), names.data(), dtypes.data(), ranks.data(), shapes.data(),
+        graphs_.run(role_, static_cast<std::int64_t>(names.size()), names.data(), dtypes.data(), ranks.data(), shapes.data(),
              data.data(), &outputs);
         return outputs;
+    }
+
+    std::int64_t largest(const std::string& dimension) const override {
+        return graphs_.bound(role_, dimension.c_str());
     }
 
     std::vector<std::string> providers() const override { return {}; }
 
 private:
-    RunGraph run_;
+    Graphs graphs_;
     std::int32_t role_;
 };
 
-ris::Sessions called_sessions(RunGraph run) {
+ris::Sessions called_sessions(const Graphs& graphs) {
     ris::Sessions sessions;
     for (std::size_t role = 0; role < sessions.size(); ++role) {
-        sessions[role] = std::make_unique<CalledSession>(run, static_cast<std::int32_t>(role));
+        sessions[role] = std::make_unique<CalledSession>(graphs, static_cast<std::int32_t>(role));
     }
     return sessions;
 }
@@ -144,22 +156,22 @@ void probe_put(ris::Tensors* outputs, const char* name, const float* data, std::
     (*outputs)[name] = tensor;
 }
 
-ris::Proposals* probe_propose(RunGraph run, const ProbeImage* image, const ProbeSettings* settings,
+ris::Proposals* probe_propose(const Graphs* graphs, const ProbeImage* image, const ProbeSettings* settings,
                               std::int64_t side_px, const ProbeMessage* message) {
     return guarded(message->text, static_cast<std::size_t>(message->size), [&] {
         const auto chosen = settings_of(*settings);
         ris::check(chosen);
-        return ris::propose(called_sessions(run), image_of(*image), chosen, side_px);
+        return ris::propose(called_sessions(*graphs), image_of(*image), chosen, side_px);
     });
 }
 
-ris::Proposals* probe_propose_at(RunGraph run, const ProbeImage* image, const ProbePrompts* prompts,
+ris::Proposals* probe_propose_at(const Graphs* graphs, const ProbeImage* image, const ProbePrompts* prompts,
                                  const ProbeSettings* settings, std::int64_t side_px, const ProbeMessage* message) {
     return guarded(message->text, static_cast<std::size_t>(message->size), [&] {
         const ris::PromptsGiven given{static_cast<std::size_t>(prompts->count),
                                       static_cast<std::size_t>(prompts->points_each), prompts->points, prompts->labels,
                                       prompts->boxes};
-        return ris::propose_at(called_sessions(run), image_of(*image), given, settings_of(*settings), side_px);
+        return ris::propose_at(called_sessions(*graphs), image_of(*image), given, settings_of(*settings), side_px);
     });
 }
 
@@ -191,11 +203,11 @@ void probe_read(const ris::Proposals* proposals, std::int64_t index, std::uint8_
 void probe_free(ris::Proposals* proposals) { delete proposals; }
 
 // Writes at most `capacity` floats and returns how many there are.
-std::int64_t probe_describe(RunGraph run, const ProbeImage* image, const ris::Proposals* proposals, float global_weight,
-                            std::int64_t image_size_px, std::int64_t most_masks, float* features,
+std::int64_t probe_describe(const Graphs* graphs, const ProbeImage* image, const ris::Proposals* proposals, float global_weight,
+                            std::int64_t image_size_px, std::int64_t views, float* features,
                             std::int64_t capacity) {
     const auto found =
-        ris::describe(called_sessions(run), image_of(*image), *proposals, {global_weight, image_size_px, most_masks});
+        ris::describe(called_sessions(*graphs), image_of(*image), *proposals, {global_weight, image_size_px, views});
     std::copy_n(found.begin(), std::min(found.size(), static_cast<std::size_t>(capacity)), features);
     return static_cast<std::int64_t>(found.size());
 }

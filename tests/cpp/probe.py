@@ -32,6 +32,13 @@ _RUN = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_void_p),
     ctypes.c_void_p,
 )
+_BOUND = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int32, ctypes.c_char_p)
+
+
+class _Graphs(ctypes.Structure):
+    _fields_ = [("run", _RUN), ("bound", _BOUND)]
+
+
 _WHOLE = ("points_per_side", "points_per_batch", "crop_n_layers")
 _WHOLE_TOO = ("crop_n_points_downscale_factor", "min_mask_region_area")
 _REAL = ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset")
@@ -79,7 +86,7 @@ class Probe:
             getattr(self._library, f"probe_{name}").restype = ctypes.c_int64
         self._sessions = sessions
         self._failure: Exception | None = None  # which an exception in a call from C would be printed and lost
-        self._run = _RUN(self._run_graph)
+        self._graphs = _Graphs(_RUN(self._run_graph), _BOUND(self._bound_of))
 
     def propose(self, image: NDArray[np.uint8], settings: ProposalSettings, side_px: int) -> Proposals:
         """As ``risengine.proposals.generate_proposals``."""
@@ -87,7 +94,7 @@ class Probe:
         return self._called(
             image,
             lambda message: self._library.probe_propose(
-                self._run,
+                ctypes.byref(self._graphs),
                 ctypes.byref(_image(image)),
                 ctypes.byref(_settings(settings, grids)),
                 _whole(side_px),
@@ -113,7 +120,7 @@ class Probe:
         return self._called(
             image,
             lambda message: call(
-                self._run,
+                ctypes.byref(self._graphs),
                 ctypes.byref(_image(image)),
                 ctypes.byref(given),
                 ctypes.byref(_settings(settings, [])),
@@ -135,7 +142,7 @@ class Probe:
         return proposals, rows
 
     def describe(
-        self, image: NDArray[np.uint8], masks: NDArray[np.bool_], weight: float, side_px: int, most: int, width: int
+        self, image: NDArray[np.uint8], masks: NDArray[np.bool_], weight: float, side_px: int, views: int, width: int
     ) -> NDArray[np.float32]:
         """As the engine describes masks: (N, width) float32."""
         packed = masks.astype(np.uint8)
@@ -145,11 +152,11 @@ class Probe:
         )
         features = np.empty((len(masks), width), np.float32)
         found = self._library.probe_describe(
-            self._run,
+            ctypes.byref(self._graphs),
             ctypes.byref(_image(image)),
             ctypes.c_void_p(handle),
             ctypes.c_float(weight),
-            *map(_whole, (side_px, most)),
+            *map(_whole, (side_px, views)),
             _address(features),
             _whole(features.size),
         )
@@ -231,6 +238,10 @@ class Probe:
         self._library.probe_free(ctypes.c_void_p(handle))
         counts = Proposals.from_masks(masks.view(np.bool_)).counts
         return Proposals(size, counts, facts[:, :4].copy(), facts[:, 4].copy(), facts[:, 5].copy())
+
+    def _bound_of(self, role: int, dimension: bytes) -> int:
+        largest = getattr(self._sessions[_ROLES[role]], "largest", {}.get)
+        return largest(dimension.decode()) or 0
 
     def _run_graph(
         self, role: int, count: int, names: Any, dtypes: Any, ranks: Any, shapes: Any, data: Any, outputs: int

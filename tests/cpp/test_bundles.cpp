@@ -70,6 +70,23 @@ private:
     fs::path path_;
 };
 
+// Of every input with free sizes: 1 to 64.
+json profiles_of(const json& graph) {
+    auto profiles = json::object();
+    for (const auto& input : graph["inputs"]) {
+        auto least = input["shape"], largest = input["shape"];
+        bool free = false;
+        for (std::size_t axis = 0; axis < least.size(); ++axis) {
+            if (!least[axis].is_string()) continue;
+            least[axis] = 1;
+            largest[axis] = 64;
+            free = true;
+        }
+        if (free) profiles[std::string(input["name"])] = {{"least", least}, {"best", least}, {"largest", largest}};
+    }
+    return profiles;
+}
+
 }  // namespace
 
 TEST_CASE("a whole copy opens, and is known by its manifest's hash") {
@@ -134,6 +151,8 @@ TEST_CASE("manifests that cannot be used") {
     refused("sentence_weight", [](json& manifest) { manifest["method"]["sentence_weight"] = 2; });
     refused("similarity", [](json& manifest) { manifest["method"]["similarity"] = "euclid"; });
     refused("points_per_side", [](json& manifest) { manifest["proposals"]["points_per_side"] = 0; });
+    refused("nothing to mix", [](json& manifest) { manifest["method"]["fusion"] = "g2l"; });
+    refused("fusion", [](json& manifest) { manifest["method"]["fusion"] = "sum"; });
     refused("dtype", [](json& manifest) { manifest["graphs"]["text_encoder"]["inputs"][0]["dtype"] = "int3"; });
     refused("the manifest says", [](json& manifest) { manifest["graphs"]["text_encoder"]["inputs"][0]["name"] = "x"; });
     for (const auto* text : {"", "{", "[]", "null", "\xFF\xFE"}) {
@@ -166,7 +185,7 @@ TEST_CASE("engines need the provider that reads their context graphs") {
             for (auto& graph : manifest["graphs"]) {
                 graph["engine"] = {{"library", library},
                                    {"version", "10.13.3.9"},
-                                   {"profiles", json::object()},
+                                   {"profiles", profiles_of(graph)},
                                    {"layers", file("engine.layers.json")},
                                    {"context", file("engine.context.onnx")}};
             }
@@ -191,8 +210,18 @@ TEST_CASE("engines need the provider that reads their context graphs") {
     check_refused(copy.open(), RIS_ERROR_BUNDLE, "text_encoder.onnx has no context graph");
     change_engine([](json& engine) { engine["context"]["file"] = "../engine.context.onnx"; });
     check_refused(copy.open(), RIS_ERROR_BUNDLE, "outside the bundle");
-    change_engine([](json& engine) { engine["profiles"]["tokens"] = {{"least", {1}}, {"largest", {2, 77}}}; });
-    check_refused(copy.open(), RIS_ERROR_BUNDLE, "expected 2 sizes");
+    const auto refused = [&](const char* words, const json& least, const json& best, const json& largest) {
+        change_engine([&](json& engine) {
+            engine["profiles"]["tokens"] = {{"least", least}, {"best", best}, {"largest", largest}};
+        });
+        check_refused(copy.open(), RIS_ERROR_BUNDLE, words);
+    };
+    refused("expected 2 sizes", {1}, {1, 77}, {2, 77});
+    refused("rising sizes", {0, 77}, {1, 77}, {2, 77});
+    refused("rising sizes", {1, 77}, {3, 77}, {2, 77});
+    refused("rising sizes", {1, 76}, {1, 77}, {2, 77});
+    change_engine([](json& engine) { engine["profiles"].erase("tokens"); });
+    check_refused(copy.open(), RIS_ERROR_BUNDLE, "tokens");
     change_engine([](json& engine) { engine["profiles"]["words"] = {{"least", {1}}, {"largest", {2}}}; });
     check_refused(copy.open(), RIS_ERROR_BUNDLE, "expected the name of an input");
     write(copy.at("manifest.json"), whole);

@@ -1,9 +1,11 @@
 // Tokens are Python's; how often the rules' noun phrase is spaCy's.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -11,6 +13,8 @@
 #include "errors.hpp"
 #include "expression.hpp"
 #include "noun_phrase.hpp"
+#include "session.hpp"
+#include "text_encoder.hpp"
 #include "tokenizer.hpp"
 #include "unicode.hpp"
 
@@ -33,7 +37,41 @@ const ris::Tokenizer& tokenizer() {
     return made;
 }
 
+// Its features are the number of texts in the call and each text's length in tokens.
+class CountingSession : public ris::Session {
+public:
+    explicit CountingSession(std::int64_t most) : most_(most) {}
+
+    ris::Tensors run(const ris::Tensors& feeds) const override {
+        const auto& tokens = feeds.at("tokens");
+        const auto features = std::make_shared<std::vector<float>>();
+        for (std::int64_t row = 0; row < tokens.shape[0]; ++row) {
+            const auto* first = tokens.as<std::int64_t>() + row * tokens.shape[1];
+            features->push_back(static_cast<float>(tokens.shape[0]));
+            features->push_back(static_cast<float>(tokens.shape[1] - std::count(first, first + tokens.shape[1], 0)));
+        }
+        return {{"features", {ris::Dtype::float32, {tokens.shape[0], 2}, features->data(), features}}};
+    }
+
+    std::int64_t largest(const std::string&) const override { return most_; }
+    std::vector<std::string> providers() const override { return {}; }
+
+private:
+    std::int64_t most_;
+};
+
 }  // namespace
+
+TEST_CASE("texts are encoded as many at a time as an engine takes") {
+    const auto expression = ris::read_expression("the red mug left of the box", "the red mug", false);
+    for (const auto& [most, batch] : std::map<std::int64_t, float>{{0, 2}, {64, 2}, {1, 1}}) {
+        const CountingSession session(most);
+        const ris::TextEncoder encoder(session, ris::Tokenizer(read(RISENGINE_BUNDLE "/tokenizer.json")), 77);
+        const auto [sentence, phrase] = encoder.encode(expression);
+        CHECK(sentence == ris::Feature{batch, 9});
+        CHECK(phrase == ris::Feature{batch, 5});
+    }
+}
 
 TEST_CASE("tokens of shipped expressions and of random strings are Python's") {
     int compared = 0;

@@ -128,6 +128,38 @@ def test_proposals_under_any_settings(options: ProposalSettings, size: tuple[int
     assert_alike(Probe(sam.sessions).propose(image, options, SIDE_PX), expected)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "largest"),
+    [({}, {"P": 8, "Q": 2, "M": 6}), ({"P": 3, "Q": 1, "M": 100}, {"P": 3, "Q": 1, "M": 3}), ({"M": 5}, {"M": 3})],
+)
+def test_no_call_exceeds_an_engines_profile(
+    bounds: dict[str, int], largest: dict[str, int], rng: np.random.Generator
+) -> None:
+    sam: Any = FakeSam(2)
+    seen: dict[str, int] = {"P": 0, "Q": 0, "M": 0}
+
+    def watched(role: str, sizes: dict[str, str]) -> SimpleNamespace:
+        def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            for name, dimension in sizes.items():
+                seen[dimension] = max(seen[dimension], len(feeds[name]))
+            outputs: dict[str, np.ndarray] = sam.sessions[role].run(feeds)
+            return outputs
+
+        return SimpleNamespace(run=run, largest=bounds.get)
+
+    sessions = {
+        **sam.sessions,
+        "point_decoder": watched("point_decoder", {"points": "P"}),
+        "mask_decoder": watched("mask_decoder", {"image_features": "Q", "mask_tokens": "M"}),
+    }
+    options = ProposalSettings(points_per_side=6, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
+    image = rng.integers(0, 256, (40, 60, 3), np.uint8)
+    found = Probe(sessions).propose(image, options, SIDE_PX)
+    assert len(found) > 20
+    assert_alike(found, generate_proposals(sam.sessions, image, options, SIDE_PX))
+    assert {name: seen[name] for name in largest} == largest
+
+
 def test_grids_of_ones_own(rng: np.random.Generator) -> None:
     sam: Any = FakeSam(3)
     grids = (((0.1, 0.2), (0.5, 0.5), (1.0, 0.0)), ((0.3, 0.7),))
@@ -230,12 +262,18 @@ def test_masks_are_described_a_few_at_a_time(rng: np.random.Generator) -> None:
 
     image = rng.integers(0, 256, (20, 30, 3), np.uint8)
     masks = rng.random((7, 20, 30)) < 0.5
-    encoder = Probe({"proposal_encoder": SimpleNamespace(run=run)})
     expected = np.stack([masks.sum(axis=(1, 2)) * 0.5, np.full(7, image.mean())], axis=1)
     # 64 crops of 224 px hold as many pixels as 4 of 896 px.
-    for side_px, most, steps in ((224, 0, [7]), (896, 0, [4, 3]), (224, 3, [3, 3, 1]), (10**5, 0, [1] * 7)):
+    for side_px, views, bounds, steps in (
+        (224, 1, {}, [7]),
+        (896, 1, {}, [4, 3]),
+        (896, 2, {}, [2, 2, 2, 1]),
+        (224, 1, {"N": 3}, [3, 3, 1]),
+        (10**5, 1, {}, [1] * 7),
+    ):
         calls.clear()
-        features = encoder.describe(image, masks, 0.5, side_px, most, 2)
+        encoder = Probe({"proposal_encoder": SimpleNamespace(run=run, largest=bounds.get)})
+        features = encoder.describe(image, masks, 0.5, side_px, views, 2)
         assert calls == steps
         np.testing.assert_allclose(features, expected, rtol=1e-6)
 

@@ -16,12 +16,10 @@ namespace {
 constexpr std::int64_t masked_pixels = std::int64_t{1} << 25;   // of all masks; the graph holds three floats for each
 constexpr std::int64_t cropped_pixels = std::int64_t{64} * 224 * 224;  // of all crops
 
-std::size_t masks_per_call(Size size, const Describing& describing) {
+std::size_t masks_per_call(const Session& encoder, Size size, const Describing& describing) {
     const auto side = std::max(describing.image_size_px, std::int64_t{1});
-    auto step = std::min(masked_pixels / (size.height * size.width), cropped_pixels / (side * side));
-    step = std::max(step, std::int64_t{1});
-    if (describing.most_masks > 0) step = std::min(step, describing.most_masks);
-    return static_cast<std::size_t>(step);
+    const auto crops = cropped_pixels / (side * side) / describing.views;
+    return static_cast<std::size_t>(bounded(encoder, "N", std::min(masked_pixels / (size.height * size.width), crops)));
 }
 
 }  // namespace
@@ -30,7 +28,8 @@ std::vector<float> describe(const Sessions& sessions, const Image& image, const 
                             const Describing& describing) {
     const auto size = image.size;
     const auto pixels = static_cast<std::size_t>(size.height * size.width);
-    const auto step = std::min(masks_per_call(size, describing), proposals.count());
+    const auto& encoder = session_of(sessions, Role::proposal_encoder);
+    const auto step = std::min(masks_per_call(encoder, size, describing), proposals.count());
     // Every byte is written before it is read, so that none need be set first.
     const std::unique_ptr<std::uint8_t[]> masks(new std::uint8_t[step * pixels]);
     std::vector<float> features;
@@ -45,7 +44,7 @@ std::vector<float> describe(const Sessions& sessions, const Image& image, const 
             {"masks", Tensor::lent(Dtype::boolean, shape, masks.get())},
             {"global_weight", Tensor::lent(Dtype::float32, {}, &describing.global_weight)},
         };
-        const auto outputs = session_of(sessions, Role::proposal_encoder).run(feeds);
+        const auto outputs = encoder.run(feeds);
         const auto& part = output(outputs, "features", {static_cast<std::int64_t>(count), any_size});
         features.insert(features.end(), part.as<float>(), part.as<float>() + part.count());
     }

@@ -22,6 +22,7 @@ Method overridden(Method method, const Overrides& overrides) {
     };
     set("global_weight", overrides.global_weight, method.global_weight);
     set("sentence_weight", overrides.sentence_weight, method.sentence_weight);
+    if (const auto reason = misfit(method); !reason.empty()) throw Error(Kind::input, reason);
     return method;
 }
 
@@ -55,8 +56,7 @@ Proposals Engine::propose(const Image& image) const {
 }
 
 EncodedImage Engine::encode(const Image& image, Proposals proposals) const {
-    const auto most_masks = largest(graph_of(bundle_.manifest, Role::proposal_encoder), "N");
-    const Describing describing{static_cast<float>(method_.global_weight), method_.image_size_px, most_masks};
+    const Describing describing{static_cast<float>(method_.global_weight), method_.image_size_px, method_.fusion == "none" ? 1 : 2};
     EncodedImage encoded;
     encoded.features = describe(sessions_, image, proposals, describing);
     encoded.proposals = std::make_shared<const Proposals>(std::move(proposals));

@@ -46,17 +46,35 @@ std::vector<std::int64_t> read_shape(const JsonValue& value, std::size_t sides) 
     return shape;
 }
 
+bool is_dynamic(const TensorSpec& tensor) {
+    return std::any_of(tensor.shape.begin(), tensor.shape.end(), [](const Dimension& side) { return side.index() == 1; });
+}
+
+ShapeProfile read_profile(const JsonValue& value, const TensorSpec& tensor) {
+    const auto sides = tensor.shape.size();
+    const auto best = read_shape(value.at("best"), sides);
+    const ShapeProfile profile{read_shape(value.at("least"), sides), read_shape(value.at("largest"), sides)};
+    for (std::size_t axis = 0; axis < sides; ++axis) {
+        const auto least = profile.least[axis], largest = profile.largest[axis];
+        const auto* fixed = std::get_if<std::int64_t>(&tensor.shape[axis]);
+        const bool rising = 1 <= least && least <= best[axis] && best[axis] <= largest;
+        if (!rising || (fixed != nullptr && (least != *fixed || largest != *fixed))) {
+            value.refuse("expected rising sizes from 1 on of the input's shape");
+        }
+    }
+    return profile;
+}
+
 EngineSpec read_engine(const JsonValue& value, const std::vector<TensorSpec>& inputs, std::vector<FileSpec>& files) {
     EngineSpec engine;
     engine.library = value.at("library").choice({"tensorrt", "tensorrt_rtx"});
     engine.version = value.at("version").text();
-    for (const auto& [name, profile] : value.at("profiles").members()) {
-        const auto input = std::find_if(inputs.begin(), inputs.end(), [&, &name = name](const TensorSpec& tensor) {
-            return tensor.name == name;
-        });
-        if (input == inputs.end()) profile.refuse("expected the name of an input");
-        const auto sides = input->shape.size();
-        engine.profiles[name] = {read_shape(profile.at("least"), sides), read_shape(profile.at("largest"), sides)};
+    const auto profiles = value.at("profiles");
+    for (const auto& tensor : inputs) {
+        if (is_dynamic(tensor)) engine.profiles[tensor.name] = read_profile(profiles.at(tensor.name.c_str()), tensor);
+    }
+    for (const auto& [name, profile] : profiles.members()) {
+        if (engine.profiles.count(name) == 0) profile.refuse("expected the name of an input with free sizes");
     }
     files.push_back(read_file(value.at("layers")));
     if (value.has("context")) {
@@ -98,7 +116,9 @@ Method read_method(const JsonValue& value) {
     method.sentence_weight = read_share(value.at("sentence_weight"));
     method.similarity =
         value.at("similarity").choice({"cosine", "dot"}) == "cosine" ? Similarity::cosine : Similarity::dot;
+    if (value.has("fusion")) method.fusion = value.at("fusion").choice({"none", "g2l", "l2g", "both"});
     method.spaced = value.at("tokenisation").choice({"spaced", "plain"}) == "spaced";
+    if (const auto reason = misfit(method); !reason.empty()) value.refuse(reason);
     return method;
 }
 
@@ -170,6 +190,14 @@ std::int64_t largest(const GraphSpec& graph, const std::string& dimension) {
         }
     }
     return bound;
+}
+
+std::string misfit(const Method& method) {
+    const bool mixes = method.fusion != "g2l" && method.fusion != "l2g";
+    if (mixes || method.global_weight == (method.fusion == "l2g" ? 1 : 0)) return "";
+    return "global_weight = " + std::to_string(method.global_weight) + "; expected " +
+           (method.fusion == "l2g" ? "1" : "0") + " with fusion " + method.fusion +
+           ", which has nothing to mix. Leave it out, or build a bundle with --fusion both.";
 }
 
 const char* dtype_name(Dtype dtype) {

@@ -60,8 +60,12 @@ struct Method {
     double global_weight = 0;    // v
     double sentence_weight = 0;  // r
     Similarity similarity = Similarity::cosine;
+    std::string fusion = "none";  // or of HybridGL's encoder, which takes two views of every mask
     bool spaced = false;  // tokens joined by single spaces, as the method's authors feed them to CLIP
 };
+
+// Why a method with such a fusion cannot have such a global weight; empty where it can.
+std::string misfit(const Method& method);
 
 struct Manifest {
     std::string name;

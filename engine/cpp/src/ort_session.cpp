@@ -104,6 +104,8 @@ public:
         }
     }
 
+    std::int64_t largest(const std::string& dimension) const override { return ris::largest(spec_, dimension); }
+
     std::vector<std::string> providers() const override { return providers_; }
 
 private:

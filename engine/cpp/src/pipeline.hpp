@@ -65,7 +65,7 @@ Proposals propose_at(const Sessions& sessions, const Image& image, const Prompts
 struct Describing {
     float global_weight = 0;         // the share of the global feature
     std::int64_t image_size_px = 0;  // side of the square CLIP input
-    std::int64_t most_masks = 0;     // that proposal_encoder takes in one call; 0 is no bound
+    std::int64_t views = 1;          // of every mask: HybridGL's encoder takes two
 };
 
 // The masks' features, N rows of E; empty for N = 0.

@@ -49,6 +49,13 @@ Decoded SamImage::decode(const Prompts& prompts, std::int64_t start, std::int64_
             output(outputs, "image_features", {count, any_size, any_size})};
 }
 
+std::size_t SamImage::prompts_per_draw() const {
+    const auto& decoder = session_of(sessions_, Role::mask_decoder);
+    const auto masks = bounded(decoder, "M", masks_per_prompt * static_cast<std::int64_t>(prompts_drawn));
+    const auto prompts = std::min(bounded(decoder, "Q", prompts_drawn), masks / masks_per_prompt);
+    return static_cast<std::size_t>(std::max(std::int64_t{1}, prompts));
+}
+
 Tensor SamImage::draw(const Decoded& decoded, const std::vector<Slot>& slots, std::size_t start,
                       std::size_t stop) const {
     const auto token_size = static_cast<std::size_t>(decoded.mask_tokens.shape[2]);

@@ -43,7 +43,8 @@ public:
     // Calls answer(decoded) for prompts a few at a time, in their order.
     template <typename Answer>
     void decode_all(const Prompts& prompts, std::int64_t points_per_batch, const Answer& answer) const {
-        const auto step = points_per_batch < prompts_per_call ? points_per_batch : prompts_per_call;
+        const auto most = bounded(session_of(sessions_, Role::point_decoder), "P", prompts_per_call);
+        const auto step = points_per_batch < most ? points_per_batch : most;
         for (std::int64_t start = 0; start < prompts.count(); start += step) {
             answer(decode(prompts, start, start + step < prompts.count() ? start + step : prompts.count()));
         }
@@ -53,8 +54,9 @@ public:
     template <typename Use>
     void logits(const Decoded& decoded, const std::vector<Slot>& slots, const Use& use) const {
         const auto pixels = static_cast<std::size_t>(logits_size().height * logits_size().width);
+        const auto step = prompts_per_draw();
         for (std::size_t start = 0, stop = 0; start < slots.size(); start = stop) {
-            while (stop < slots.size() && slots[stop].prompt / prompts_drawn == slots[start].prompt / prompts_drawn) {
+            while (stop < slots.size() && slots[stop].prompt / step == slots[start].prompt / step) {
                 ++stop;
             }
             const auto drawn = draw(decoded, slots, start, stop);
@@ -74,6 +76,7 @@ private:
 
     SamImage(const Sessions& sessions, const Image& image, std::int64_t sam_image_size_px, const Tensor& embedding);
 
+    std::size_t prompts_per_draw() const;
     Decoded decode(const Prompts& prompts, std::int64_t start, std::int64_t stop) const;
     Tensor draw(const Decoded& decoded, const std::vector<Slot>& slots, std::size_t start, std::size_t stop) const;
 

@@ -53,8 +53,22 @@ bool TextEncoder::recall(const std::string& text, Feature& feature) const {
     return found != cache_.end();
 }
 
-// New strings run as one batch.
+// New strings run as one batch, where the graph takes so many.
 std::vector<Feature> TextEncoder::run(const std::vector<icu::UnicodeString>& texts) const {
+    const auto most = static_cast<std::size_t>(bounded(session_, "T", static_cast<std::int64_t>(texts.size())));
+    std::vector<Feature> features;
+    for (auto start = texts.begin(); start != texts.end();) {
+        const auto stop = start + std::min(static_cast<std::ptrdiff_t>(most), texts.end() - start);
+        for (auto& feature : run_batch({start, stop})) features.push_back(std::move(feature));
+        start = stop;
+    }
+    const std::lock_guard<std::mutex> hold(lock_);
+    if (cache_.size() + texts.size() > most_cached) cache_.clear();
+    for (std::size_t row = 0; row < texts.size(); ++row) cache_[to_utf8(texts[row])] = features[row];
+    return features;
+}
+
+std::vector<Feature> TextEncoder::run_batch(const std::vector<icu::UnicodeString>& texts) const {
     const auto length = static_cast<std::size_t>(context_length_);
     std::vector<std::int64_t> tokens(texts.size() * length);
     for (std::size_t row = 0; row < texts.size(); ++row) {
@@ -71,9 +85,6 @@ std::vector<Feature> TextEncoder::run(const std::vector<icu::UnicodeString>& tex
     for (std::size_t row = 0; row < texts.size(); ++row) {
         features.emplace_back(values + row * size, values + (row + 1) * size);
     }
-    const std::lock_guard<std::mutex> hold(lock_);
-    if (cache_.size() + texts.size() > most_cached) cache_.clear();
-    for (std::size_t row = 0; row < texts.size(); ++row) cache_[to_utf8(texts[row])] = features[row];
     return features;
 }
 

@@ -29,6 +29,7 @@ public:
 
 private:
     bool recall(const std::string& text, Feature& feature) const;
+    std::vector<Feature> run_batch(const std::vector<icu::UnicodeString>& texts) const;
     std::vector<Feature> run(const std::vector<icu::UnicodeString>& texts) const;
 
     const Session& session_;
