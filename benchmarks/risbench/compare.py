@@ -2,8 +2,7 @@
 
 Latencies of two runs are never compared as they are, since machines differ and are shared. Where both runs have the
 PyTorch reference, its ratio to the engine is compared; elsewhere, the products of matrices that the machine could have
-computed in the meantime. Of the C++ library and the Python runtime only the ratio is known, which falls, too, where
-Python alone became faster; their memory is compared as it is.
+computed in the meantime. The C++ and the Python runtime, measured in turns, are each other's measure.
 """
 
 from __future__ import annotations
@@ -51,11 +50,15 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A value; ``speed`` and ``cost`` are compared as ratios, a ``share`` by difference."""
+    """A value; ``speed`` and ``cost`` are compared as ratios, a ``share`` by difference.
+
+    ``beside`` is the same cost of something that does not change, measured in the same run; None where there is none.
+    """
 
     value: float
     kind: str
     unit: str = ""
+    beside: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,10 @@ def _change(name: str, old: _Figure, new: _Figure, thresholds: Thresholds) -> Ch
     else:
         slower, faster = (old.value, new.value) if old.kind == "speed" else (new.value, old.value)
         loss, allowed = slower / faster - 1, thresholds.slower
+        if old.beside is not None and new.beside is not None:
+            # Slower by the clock alone is the machine, slower than the other alone is the other's gain: only what is
+            # both counts, by the smaller of the two.
+            loss = sorted((0.0, loss, slower / faster * old.beside / new.beside - 1))[1]
     return Change(name, old.value, new.value, old.unit, loss, loss > allowed)
 
 
@@ -142,13 +149,7 @@ def _figures(report: Report, by_reference: bool) -> Iterator[tuple[str, _Figure]
                 for strategy, share in strategies.items():
                     yield f"{split}, {kind}: right object by {strategy}", _Figure(share, "share")
     elif isinstance(report, NativeReport):
-        native, python = (report.sides[name] for name in ("C++", "Python"))
-        for part in ("cold_start", "encode", "ask", "ask_again"):
-            ratio = getattr(python, part).p50_ms / getattr(native, part).p50_ms
-            yield f"{part}: Python / C++", _Figure(ratio, "speed", "x")
-        for name, side in report.sides.items():
-            if side.peak_mib:  # 0 where the system does not say
-                yield f"peak memory, {name}", _Figure(side.peak_mib, "cost", "MiB")
+        yield from _native_figures(report)
     else:
         yield from _proposal_figures(report)
 
@@ -170,6 +171,15 @@ def _latency_figures(report: LatencyReport, by_reference: bool) -> Iterator[tupl
                 yield f"{name}, {stage_name}", _Figure(result.timing.p50_ms * gflop_per_ms, "cost", "GFLOP of GEMM")
         for title, timing in (("whole", side.whole), ("further", side.further)):
             yield f"{name}, {title}", _Figure(timing.p50_ms * gflop_per_ms, "cost", "GFLOP of GEMM")
+
+
+def _native_figures(report: NativeReport) -> Iterator[tuple[str, _Figure]]:
+    for name, other in (("C++", "Python"), ("Python", "C++")):
+        side, beside = report.sides[name], report.sides[other]
+        for part in ("cold_start", "encode", "ask", "ask_again"):
+            yield f"{name}, {part}", _Figure(getattr(side, part).p50_ms, "cost", "ms", getattr(beside, part).p50_ms)
+        if side.peak_mib:
+            yield f"{name}, peak memory", _Figure(side.peak_mib, "cost", "MiB")
 
 
 def _agreement_figures(report: AgreementReport) -> Iterator[tuple[str, _Figure]]:

@@ -39,6 +39,7 @@ from risbench.latency_report import (
 )
 from risbench.proposal_cases import match_proposals, shown
 from risbench.random_sam import settings_keeping
+from risbench.reference.visual import check_method
 from risbench.reference_path import Models, ReferencePath, has_random_weights, load_models, open_reference
 from risbench.timing import TimingConfig, clocked, collect_in_turns, summarise_ms
 from risbench.whole_path import STAGES, PathRun, PathSide, Task, expressions
@@ -140,6 +141,8 @@ def _open(config: LatencyConfig, threads: int, opened: ExitStack) -> _Bench:
     with load(config.bundle, next(iter(runtimes.values())), **config.settings) as scout:
         manifest = scout.manifest
         config = _resolved(config, random_sam=has_random_weights(manifest, "sam"))
+        if config.reference:
+            check_method(manifest.method)  # before anything is measured
         settings = scout.proposal_settings if config.keep is None else _settings_keeping(scout, pixels, config.keep)
     task = Task(image, _given_masks(pixels, config.proposals))
     models = load_models(manifest, config.files, weights_needed=config.reference)

@@ -165,21 +165,14 @@ def measure_geometry(proposals: Proposals) -> Geometry:
     centres, areas = np.zeros((len(proposals), 2)), np.zeros(len(proposals))
     edges = [_edges(counts) for counts in proposals.counts]
     for index, own in enumerate(edges):
-        starts, stops = own[::2].astype(np.float64), own[1::2].astype(np.float64)
         if not len(own):
             continue
-        first, last = starts // height, (stops - 1) // height
-        split = first != last
-        if split.any():  # a run that goes on in the next column: cut at the columns' ends
-            cuts = np.arange(height, height * width, height, dtype=np.float64)
-            run = np.searchsorted(starts, cuts, side="right") - 1
-            inside = (run >= 0) & (cuts > starts[run]) & (cuts < stops[run])
-            starts, stops = (np.sort(np.append(ends, cuts[inside]), kind="stable") for ends in (starts, stops))
-            first = starts // height
-        lengths = stops - starts
-        areas[index] = lengths.sum()
-        rows = (starts + stops) / 2 - first * height
-        centres[index] = (lengths @ (first + 0.5), lengths @ rows) / areas[index]
+        column, row = np.divmod(own, height)
+        # Sums of the columns and of the places of all pixels before an edge; a place is column * height + row.
+        columns = height * (column * (column - 1) // 2) + column * row
+        rows = own * (own - 1) // 2 - height * columns
+        areas[index] = area = int((own[1::2] - own[::2]).sum())
+        centres[index] = [(int((sums[1::2] - sums[::2]).sum()) + area / 2) / area for sums in (columns, rows)]
     box = proposals.boxes.astype(np.float64) / width
     shared = shared_shares(edges, box, height * width)
     return Geometry(centres / width, box[:, 3], box, areas / width**2, shared, proposals.scores.astype(np.float64))

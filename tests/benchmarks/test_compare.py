@@ -12,6 +12,7 @@ from risbench.accuracy import AccuracyReport
 from risbench.cli import main
 from risbench.compare import Change, Thresholds, compare_reports
 from risbench.latency_report import LatencyReport
+from risbench.native import NativeReport
 from risbench.options import write_json
 from risbench.stored import Report
 from risengine.errors import InputError
@@ -67,6 +68,48 @@ def test_shares_are_compared_by_difference() -> None:
     assert not any(
         change.regressed for change in changes(report, worse_by(report, 0.02), Thresholds(worse=0.03)).values()
     )
+
+
+def native_times(factors: dict[str, float], peak: float = 1.0) -> NativeReport:
+    """The stored report with the times of each runtime multiplied, and C++'s memory."""
+    report = stored("native-tabletop")
+    assert isinstance(report, NativeReport)
+    sides = {}
+    for name, side in report.sides.items():
+        factor = factors.get(name, 1.0)
+        times = {
+            part: dataclasses.replace(getattr(side, part), p50_ms=factor * getattr(side, part).p50_ms)
+            for part in ("cold_start", "encode", "ask", "ask_again")
+        }
+        sides[name] = dataclasses.replace(side, **times)
+    sides["C++"] = dataclasses.replace(sides["C++"], peak_mib=peak * sides["C++"].peak_mib)
+    return dataclasses.replace(report, sides=sides)
+
+
+@pytest.mark.parametrize(
+    ("factors", "losses"),
+    [
+        ({"C++": 1.5}, {"C++": 0.5, "Python": 0.0}),
+        ({"Python": 1.5}, {"C++": 0.0, "Python": 0.5}),
+        ({"Python": 0.5}, {"C++": 0.0, "Python": -0.5}),  # a gain of one is no loss of the other
+        ({"C++": 2.0, "Python": 2.0}, {"C++": 0.0, "Python": 0.0}),  # a slower machine
+        ({"C++": 3.0, "Python": 2.0}, {"C++": 0.5, "Python": 0.0}),
+    ],
+)
+def test_either_runtime_is_worse_where_it_takes_longer_itself(
+    factors: dict[str, float], losses: dict[str, float]
+) -> None:
+    found = changes(native_times({}), native_times(factors))
+    for name, loss in losses.items():
+        for part in ("cold_start", "encode", "ask", "ask_again"):
+            assert found[f"{name}, {part}"].loss == pytest.approx(loss)
+            assert found[f"{name}, {part}"].regressed == (loss > 0.1)
+
+
+def test_more_memory_is_worse() -> None:
+    found = changes(native_times({}), native_times({}, peak=1.2))
+    assert [name for name, change in found.items() if change.regressed] == ["C++, peak memory"]
+    assert not any(change.regressed for change in changes(native_times({}), native_times({}, peak=0.5)).values())
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

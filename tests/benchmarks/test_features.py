@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from risbench.arithmetic import Measured
 from risbench.cli import main
@@ -21,12 +19,7 @@ VISION = {"layers": LAYERS, "width": WIDTH, "head_width": 8, "patch_size": PATCH
 RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "image_size": 32}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def torch_threads() -> Iterator[None]:
-    """The measurement sets PyTorch's threads for the process; other tests get theirs back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("torch_threads")
 
 
 def write_config(folder: Path, vision: dict[str, object]) -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from risengine import RuntimeConfig
 from risengine.bundle import open_bundle
 from risengine.demo import demo_pictures
 from risengine.errors import BackendError, InputError
+from risengine.manifest import MANIFEST_NAME
 from risengine.method import ProposalSettings
 from risengine.text import parse_expression
 from risengine.types import EncodedImage
@@ -47,12 +49,7 @@ QUICK = LatencyConfig(
 IMAGE = demo_pictures()[0].path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def torch_threads() -> Iterator[None]:
-    """The measurement sets PyTorch's threads for the process; other tests get theirs back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("torch_threads")
 
 
 @pytest.fixture(scope="module")
@@ -325,3 +322,13 @@ def test_a_bundle_with_random_weights(tmp_path: Path) -> None:
     assert report.parity.relative_error < 1e-4
     assert report.ratios["cold"] > 0
     assert report.engine.described == 6
+
+
+def test_a_fused_bundle_has_no_reference_which_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Path(shutil.copytree(open_bundle("tabletop").path, tmp_path / "fused"))
+    manifest = open_bundle(bundle).manifest
+    fused = dataclasses.replace(manifest, method=dataclasses.replace(manifest.method, fusion="g2l", global_weight=0.0))
+    (bundle / MANIFEST_NAME).write_bytes(fused.encode())
+    monkeypatch.setattr("risbench.latency.load_models", lambda *given, **named: pytest.fail("models were loaded"))
+    with pytest.raises(InputError, match=r"fusion g2l; expected none.*without the reference, or build"):
+        measure_latency(dataclasses.replace(QUICK, bundle=str(bundle)))

@@ -18,6 +18,7 @@ from risengine.method import Method
 
 __all__ = [
     "VisualFeatures",
+    "check_method",
     "encode_masks",
     "global_features_resnet",
     "global_features_vit",
@@ -41,6 +42,19 @@ class VisualFeatures:
     features: Tensor
 
 
+def check_method(method: Method) -> None:
+    """Refuses HybridGL's method.
+
+    Raises:
+        InputError: The method has a fusion.
+    """
+    if method.fusion != "none":
+        raise InputError(
+            f"the bundle's method has fusion {method.fusion}; expected none: the PyTorch reference is Yu, Seo and "
+            "Son's. Measure this bundle without the reference, or build one without --fusion."
+        )
+
+
 @torch.inference_mode()
 def encode_masks(
     visual: VisionTransformer | ModifiedResNet, image: NDArray[np.uint8], masks: NDArray[np.bool_], method: Method
@@ -57,11 +71,7 @@ def encode_masks(
         InputError: The tower is neither a ViT with a class token nor a modified ResNet, a mask is empty, the masks are
             of another size than the image, or the method is HybridGL's, which this reference is not.
     """
-    if method.fusion != "none":
-        raise InputError(
-            f"method has fusion {method.fusion}; expected none: the reference is Yu, Seo and Son's. Measure this "
-            "bundle without the reference."
-        )
+    check_method(method)
     if masks.shape[1:] != image.shape[:2]:
         raise InputError(f"masks are {masks.shape[1:]}; expected the image's {image.shape[:2]}. Resize them first.")
     if not masks.any(axis=(1, 2)).all():
