@@ -249,7 +249,7 @@ READINGS = [
 def short(said: Description) -> str:
     parts = [said.phrase, *(f"@{place}" for place in said.places)]
     parts += [("%" if size.compared else "~") + size.kind for size in said.sizes]
-    parts += [f"#{said.ordinal.number}{said.ordinal.side}"] if said.ordinal else []
+    parts += [f"#{said.ordinal.words.replace(' from ', '')}"] if said.ordinal else []
     parts += [f"!{phrase}" for phrase in said.excluded]
     parts += [
         f"{'not ' * item.negated}{item.kind}({', '.join(map(short, item.references))})" for item in said.relations
