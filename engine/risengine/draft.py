@@ -12,6 +12,10 @@ from risengine.lexicon import COLOURS, GENERIC, IRREGULAR, ONLY_PLURAL, SIZES
 __all__ = ["Draft", "singular"]
 
 
+_FIRST_FROM: dict[RelationKind, Place] = {"left": "right", "right": "left", "front": "back", "behind": "front"}
+"""Where things are counted from that stand so to another: from the one beside it."""
+
+
 @dataclass
 class Draft:
     """A description in the making."""
@@ -53,6 +57,10 @@ class Draft:
             ordinal = Ordinal(self.ordinal, places.pop(0))
         elif ordinal and self.ordinal_side is None and sizes and sizes[-1].compared:  # "the second biggest"
             ordinal = Ordinal(self.ordinal, sizes.pop())
+        elif ordinal and self.ordinal_side is None and self.relations:  # "the second mug to the left of the bowl"
+            kind, _, negated = self.relations[0]
+            side = None if negated else _FIRST_FROM.get(kind)
+            ordinal = Ordinal(self.ordinal, side or "left")
         return Description(
             phrase=phrase,
             noun=noun,

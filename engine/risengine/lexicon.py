@@ -26,15 +26,15 @@ def _cues() -> dict[tuple[str, ...], RelationKind]:
         "front": "in front of|in the front of|ahead of|before|blocking|hiding|covering|obscuring",
         "behind": "behind|in back of|beyond|hidden by|blocked by|covered by",
         "above": "above|over",
-        "on": "on top of|atop|on|upon|onto",
+        "on": "riding|on top of|atop|on|upon|onto",
         "below": "below|under|underneath|beneath|supporting|supports",
         "next": "next to|beside|besides|near|nearest|nearest to|closest|closest to|close to|near to|by|"
         "adjacent to|alongside|"
         "touching|touches|closer to|nearer|nearer to|at the side of|against|among|amongst|surrounded by",
         "far": "far from|away from|farthest from|furthest from|farther from|far away from",
         "inside": "inside|inside of|in|within",
-        "with": "full of|filled with|with|has|have|having|holding|carrying|containing|wearing|holds|carries|contains|"
-        "wears|around|surrounding",
+        "with": "w/|full of|filled with|with|has|have|having|holding|carrying|containing|wearing|holds|carries|"
+        "contains|wears|around|surrounding",
         "between": "between|in between|in the middle of",
         "bigger than": "bigger than|larger than",
         "smaller than": "smaller than|littler than|tinier than",
@@ -51,7 +51,7 @@ CUES = MappingProxyType(_cues())
 
 INVERSE: MappingProxyType[RelationKind, RelationKind] = MappingProxyType({
     "left": "right", "right": "left", "front": "behind", "behind": "front", "above": "below", "below": "above",
-    "on": "below", "next": "next", "far": "far", "inside": "with", "bigger than": "smaller than",
+    "on": "below", "with": "inside", "next": "next", "far": "far", "inside": "with", "bigger than": "smaller than",
     "smaller than": "bigger than", "taller than": "shorter than", "shorter than": "taller than",
     "wider than": "narrower than", "narrower than": "wider than",
 })  # fmt: skip
@@ -162,7 +162,7 @@ BEING = _words("is are was were 's 're")
 REQUESTS = _words(
     "grab give get bring pass pick hand take find show point fetch select segment locate look want need would like "
     "can could i you me us please uh um hey ok okay up out let see touch for robot will go move drive navigate reach "
-    "push pull choose identify highlight where it among amongst"
+    "push pull take choose identify highlight where it among amongst"
 )
 """Words of asking, before the target."""
 

@@ -1,18 +1,13 @@
-"""How relations, what joins them, and negations are read; every rule says whether it understood what comes next."""
+"""How relations and what joins them are read; every rule says whether it understood what comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from risengine.clauses import begins_with_subject, is_auxiliary, relation_owner
-from risengine.draft import Draft, singular
+from risengine.draft import Draft
 from risengine.expression import RelationKind
 from risengine.lexicon import (
     COLOURS,
-    DENIED_VERBS,
     FURNITURE,
-    GENERIC,
-    IDLE,
     INVERSE,
     NEGATIONS,
     OWN_SIDES,
@@ -23,86 +18,13 @@ from risengine.lexicon import (
     SUPERLATIVES_OF_DISTANCE,
     VIEWER,
 )  # fmt: skip
-from risengine.place_rules import PLACE_OF, read_compared, read_everything, read_ordinal, read_place
+from risengine.place_rules import PLACE_OF
 from risengine.reader import Reader
 
-__all__ = ["begin_relation", "read_contact_clause", "read_distance", "read_joint", "read_negation", "read_relation"]
+__all__ = ["begin_relation", "read_contact_clause", "read_distance", "read_joint", "read_relation"]
 
 _BEFORE_REFERENCE = ("the", "a", "an", "its", "my", "your", "far", "very")
 _OF_SCENE = ("on", "inside", "next", "left", "right", "between")
-_EVERY = frozenset(("every", "each", "all", "any", "anything", "everything"))
-
-
-def read_negation(reader: Reader) -> bool:
-    """Reads "not the red one", "neither pink nor purple", "not behind the box", and "without a lid"."""
-    if reader.ahead() == "without" and reader.ahead(1):
-        begin_relation(reader, relation_owner(reader), "with", negated=True)
-        reader.at += 1
-        return True
-    if reader.ahead() == "but" and not reader.draft.excluded and not _EVERY.isdisjoint(reader.words[: reader.at]):
-        reader.words[reader.at] = "except"  # "every mug but the red one"
-    if reader.ahead() not in NEGATIONS and (reader.ahead(), reader.ahead(1)) != ("other", "than"):
-        return False
-    if reader.ahead() == "nor" and reader.draft.parent is not None:
-        reader.draft = reader.draft.parent
-    of_thing = reader.ahead() in ("except", "other") or reader.ahead(-1) in ("", ",", "but", "and")
-    reader.at += 2 if reader.ahead() == "other" else 1
-    if reader.ahead(-1) == "non":
-        return _exclude_next(reader)
-    if reader.ahead(-2) in ("do", "does", "did", "can") and reader.ahead() in DENIED_VERBS:
-        reader.words[reader.at] = DENIED_VERBS[reader.ahead()]
-    if _skip_denied(reader, (read_everything,)):
-        return True
-    if reader.cue() is not None and read_relation(reader, negated=True):
-        return True
-    if _skip_denied(reader, (read_ordinal, read_place, read_compared)):
-        return True
-    target, words = reader.draft, list[str]()
-    while reader.at < len(reader.words) and reader.cue() is None:
-        word = reader.ahead()
-        if word in ("but", ","):
-            break
-        if word in ("or", "nor", "and") or word in NEGATIONS:
-            target.excluded.append(words)
-            words = []
-        elif word not in IDLE and word not in ("neither", "either", "in", "color", "colour"):
-            words.append(singular(word, reader.tokens[reader.at]))
-        reader.at += 1
-    if not words or not GENERIC.isdisjoint(words[:1]):  # "not the one behind the box"
-        if _skip_denied(reader, (read_everything, read_ordinal, read_place)) or read_relation(reader, negated=True):
-            return True
-    elif of_thing and reader.ahead() != "but":  # "not the red one behind the box"
-        _skip_clause(reader)
-    if reader.ahead() == "but":
-        reader.at += 1
-    target.excluded.append(words)
-    return True
-
-
-def _exclude_next(reader: Reader) -> bool:
-    """Takes in "red" after "non"."""
-    reader.at += reader.ahead() == "-"
-    reader.draft.excluded.append([reader.ahead()] if reader.ahead() else [])
-    reader.at += 1
-    return True
-
-
-def _skip_clause(reader: Reader) -> None:
-    """Counts as unread what is said of a denied thing, so that it is not taken to be said of the target."""
-    while reader.ahead() not in ("", ",", ";", "but"):
-        reader.draft.unread.append(reader.ahead())
-        reader.at += 1
-
-
-def _skip_denied(reader: Reader, rules: tuple[Callable[[Reader], bool], ...]) -> bool:
-    """Takes in a denied place, row or superlative, "not on the left", which no score expresses: it counts as unread."""
-    target, start = reader.draft, reader.at
-    reader.draft = Draft(parent=target.parent, noun=target.noun)
-    found = any(rule(reader) for rule in rules)
-    reader.draft = target
-    if found:
-        target.unread += ["not", *reader.words[start : reader.at]]
-    return found
 
 
 def read_relation(reader: Reader, negated: bool = False) -> bool:
@@ -127,7 +49,11 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
         return False
     if kind in ("on", "inside", "next", "with") and _only_place(reader, step):
         return False
-    if kind == "inside" and after in COLOURS and not reader.is_noun(step + 1):
+    if (
+        (kind == "inside" or reader.ahead() in ("wearing", "wears"))
+        and after in COLOURS
+        and not reader.is_noun(step + 1)
+    ):
         reader.draft.words.append(after)  # "guy in red": what it wears is an attribute
         reader.at += step + 1
         return True
