@@ -166,6 +166,7 @@ def _relate_between(geometry: Geometry, shares: list[Array]) -> tuple[Array, NDA
             weighted = weight * geometry.between(int(a), int(b))
             held += weighted
             better = weighted > best
+            better[[a, b]] = False  # nothing is told from itself
             best[better], chosen[better] = weighted[better], (a, b)
     return held / max(total, 1e-12), chosen
 
