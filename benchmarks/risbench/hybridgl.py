@@ -1,7 +1,8 @@
 """HybridGL's spatial guidance written plainly, with the faults of its published code where they are asked for.
 
 The engine's strategy ``hybridgl`` has none of them, and keeps nothing from one image to the next. What the faults cost
-is measured with this, never with the engine. Geometry and the reading of expressions are the engine's on both sides.
+is measured with this, never with the engine. Geometry and the reading of expressions are the engine's on both sides;
+neither computes the paper's map of relevance (GEM), for which the masks' scores stand: see the engine's strategy.
 """
 
 from __future__ import annotations

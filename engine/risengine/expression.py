@@ -27,10 +27,18 @@ class Size:
 
 @dataclass(frozen=True)
 class Ordinal:
-    """A place in a row: ``number`` from 1, counted from ``side``; the last is -1, the second to last -2."""
+    """A place in a row: ``number`` from 1, counted from ``side``; the last is -1, the second to last -2.
+
+    "The second biggest" is counted from the biggest: its ``side`` is a size.
+    """
 
     number: int
-    side: Place
+    side: Place | Size
+
+    @property
+    def words(self) -> str:
+        """What was read, as a name: "2 from left", "2 from most big"."""
+        return f"{self.number} from {f'most {self.side.kind}' if isinstance(self.side, Size) else self.side}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Description:
             "attributes": list(self.attributes),
             "places": list(self.places),
             "sizes": [f"{size.kind}, compared" if size.compared else size.kind for size in self.sizes],
-            "ordinal": f"{self.ordinal.number} from {self.ordinal.side}" if self.ordinal else "",
+            "ordinal": self.ordinal.words if self.ordinal else "",
             "relations": [
                 {
                     "kind": f"not {relation.kind}" if relation.negated else relation.kind,

@@ -75,7 +75,9 @@ class Geometry:
         return total
 
     def in_row(self, ordinal: Ordinal) -> Array:
-        """Returns (N,), higher for what comes first when things are counted from a side."""
+        """Returns (N,), higher for what comes first when things are counted from a side, or from the biggest."""
+        if isinstance(ordinal.side, Size):
+            return self.size(ordinal.side)
         return self.along(("left",) if ordinal.side in ("middle", "corner") else (ordinal.side,))
 
     def size(self, size: Size) -> Array:

@@ -12,26 +12,27 @@ from typing import Any
 
 from risengine.draft import singular
 from risengine.expression import Description
-from risengine.lexicon import COLOURS, FILLERS, GENERIC, IDLE, REQUESTS
+from risengine.lexicon import BEING, COLOURS, FILLERS, GENERIC, IDLE, PLACES, POSTURES, REQUESTS
+from risengine.negation_rules import read_negation
+from risengine.owner_rules import read_of, read_owned_side, read_possessor, read_whose
 from risengine.phrase import parse_text
-from risengine.place_rules import read_everything, read_ordinal, read_place, read_size
+from risengine.place_rules import read_everything, read_facing, read_ordinal, read_place, read_size
 from risengine.reader import Reader
 from risengine.relation_rules import (
     read_contact_clause,
     read_distance,
     read_joint,
-    read_negation,
-    read_possessor,
     read_relation,
 )  # fmt: skip
 
 __all__ = ["describe"]
 
 _COUNTS = frozenset(("two", "three", "four", "five", "2", "3", "4", "5", "both", "couple", "pair"))
+_HANDED = frozenset(("me", "us", "him", "her", "them", "over", "it", "the", "a", "that", "this", "my"))
 _CONTENT = frozenset(("NOUN", "PROPN", "ADJ", "NUM", "VERB", "X", "INTJ", "PRON", "AUX", "ADV"))  # "can" is tagged AUX
 _RULES = (
-    read_negation, read_contact_clause, read_ordinal, read_everything, read_relation, read_distance, read_place,
-    read_size, read_possessor, read_joint,
+    read_negation, read_contact_clause, read_ordinal, read_everything, read_owned_side, read_whose, read_relation,
+    read_distance, read_facing, read_place, read_size, read_possessor, read_of, read_joint,
 )  # fmt: skip
 
 
@@ -56,10 +57,17 @@ def describe(sentence: str) -> Description:
 
 
 def _skip_request(reader: Reader) -> None:
-    while reader.ahead() in REQUESTS or reader.ahead() in FILLERS or reader.ahead() == ",":
-        if reader.ahead() == "whatever":
+    while reader.ahead() in REQUESTS or reader.ahead() in FILLERS or reader.ahead() in (",", "to", "at"):
+        if reader.ahead() == "hand" and reader.ahead(1) not in _HANDED:  # "hand holding the phone"
+            return
+        if reader.ahead() == "whatever" or (reader.ahead() in ("to", "at") and _begins_target(reader)):
             return
         reader.at += 1
+
+
+def _begins_target(reader: Reader) -> bool:
+    """Whether "to" begins "to the left of" or "to the left", and does not belong to "go to"."""
+    return reader.at == 0 or reader.cue() is not None or reader.ahead(1 + (reader.ahead(1) == "the")) in PLACES
 
 
 def _read_word(reader: Reader) -> None:
@@ -76,10 +84,14 @@ def _read_word(reader: Reader) -> None:
         draft.noun_at = token.i if draft.noun_at is None else draft.noun_at
         if not draft.noun and word not in ("one", "ones", "whatever"):
             draft.noun = "thing" if word.startswith("thing") else "object"
-    elif word in IDLE or token.is_punct or word in ("color", "colour", "colored"):
+    elif word in ("it", "them") or word in IDLE or token.is_punct or word in ("color", "colour", "colored"):
         return
     elif word in COLOURS:
         draft.words.append(word)
+    elif draft.noun and word in POSTURES:
+        return
+    elif draft.noun and token.pos_ == "ADJ" and reader.ahead(-2) in BEING:
+        draft.words.append(word)  # "the bowl that is empty"
     elif token.pos_ in _CONTENT and not draft.noun:
         _read_noun_or_attribute(reader, word, token)
     elif draft.noun and token.pos_ in ("NOUN", "PROPN") and reader.tokens[reader.at - 2].text == draft.noun:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from risengine.expression import Place, RelationKind, Size
 from risengine.geometry import COMPARISONS
-from risengine.lexicon import EVERYTHING, ORDINALS, PLACES, SCENE, SIDES, SIZES, VIEWER
+from risengine.lexicon import EVERYTHING, FACING, ORDINALS, PLACES, SCENE, SIDES, SIZES, VIEWER
 from risengine.reader import Reader
 
-__all__ = ["PLACE_OF", "read_compared", "read_everything", "read_ordinal", "read_place", "read_size"]
+__all__ = ["PLACE_OF", "read_compared", "read_everything", "read_facing", "read_ordinal", "read_place", "read_size"]
 
 PLACE_OF: dict[RelationKind, Place] = {
     "left": "left", "right": "right", "front": "front", "behind": "back", "above": "top", "below": "bottom",
@@ -15,13 +15,15 @@ PLACE_OF: dict[RelationKind, Place] = {
 }  # fmt: skip
 """The place of what stands so to everything else."""
 
+_DEPTHS: dict[str, Place] = {"far": "back", "near": "front"}
 _DISTANCES = ("farthest", "furthest", "farther", "further", "closest", "nearest", "far")
 
 
 def read_ordinal(reader: Reader) -> bool:
     """Reads "second", before its noun, and "from the left", before or after it."""
     number = 1 if reader.ahead() == "last" else ORDINALS.get(reader.ahead())
-    if number is None or reader.draft.noun:
+    late = bool(reader.draft.noun)
+    if number is None or (late and not _counts_from_side(reader)):
         return _read_ordinal_side(reader)
     step = 1
     while reader.ahead(step) in ("to", "from", "the", "-") or reader.ahead() == reader.ahead(step) == "last":
@@ -30,6 +32,14 @@ def read_ordinal(reader: Reader) -> bool:
     reader.at += step + 1 if from_last and reader.ahead() != "last" else 1
     reader.draft.ordinal = -number if from_last else number
     return True
+
+
+def _counts_from_side(reader: Reader) -> bool:
+    """Whether a count follows its noun: "the mug that is third from the left"."""
+    step = 2
+    while reader.ahead(step) in ("the", "far"):
+        step += 1
+    return reader.draft.ordinal == 0 and reader.ahead(1) == "from" and reader.ahead(step) in PLACES
 
 
 def _read_ordinal_side(reader: Reader) -> bool:
@@ -74,8 +84,10 @@ def read_place(reader: Reader) -> bool:
     step = 0
     while reader.ahead(step) in ("on", "in", "at", "to", "toward", "towards", "from"):
         step += 1
-    while reader.ahead(step) in ("the", "far", "very", "extreme", "my", "our", "your"):
+    while reader.ahead(step) in ("the", "very", "extreme", "my", "our", "your"):
         step += 1
+    start = step
+    step += reader.ahead(step) == "far"
     if reader.ahead(step) == "left" and _is_participle(reader, step):
         reader.at += step + 1
         return True
@@ -87,15 +99,44 @@ def read_place(reader: Reader) -> bool:
         step += 1
         step = _after_joint(reader, step)
     if not places:
-        return False
-    if len(places) > 1 and reader.ahead() in _DISTANCES:
+        return _read_depth(reader, start)
+    if len(places) > 1 and reader.ahead(start) in _DISTANCES:
         places = places[1:] if places[0] in ("back", "front") else places
-    step += reader.ahead(step) == "-" and reader.ahead(step + 1) == "hand"
-    while (reader.draft.noun and reader.ahead(step) in SIDES) or reader.ahead(step) in ("hand", "side", "edge"):
+    while (reader.draft.noun and reader.ahead(step) in SIDES) or reader.ahead(step) in ("side", "edge"):
         step += 1
     if reader.ahead(step) in ("of", "in", "on") and _is_scene(reader, step + 1):
         step += 2 + (reader.ahead(step + 1) in ("the", "this"))
     reader.draft.places.extend(places)
+    reader.at += step
+    return True
+
+
+def _read_depth(reader: Reader, step: int) -> bool:
+    """Reads "the far mug" and "at the near end of the table"."""
+    place = _DEPTHS.get(reader.ahead(step))
+    thing = reader.ahead(step + 1) in SIDES or reader.is_noun(step + 1)
+    if place is None or not thing or reader.ahead(step - 1) not in ("the", "my", "your"):
+        return False
+    reader.draft.places.append(place)
+    reader.at += step + 1
+    if reader.ahead() in SIDES and reader.draft.noun:
+        reader.at += 1
+        if reader.ahead() == "of" and _is_scene(reader, 1):
+            reader.at += 2 + (reader.ahead(1) in ("the", "this"))
+    return True
+
+
+def read_facing(reader: Reader) -> bool:
+    """Takes in "facing left", a direction that the object looks in, which no score measures: it counts as unread."""
+    if reader.ahead() not in FACING:
+        return False
+    step = 1
+    while reader.ahead(step) in ("to", "toward", "towards", "at", "the", "away", "from"):
+        step += 1
+    if reader.ahead(step) not in PLACES and reader.ahead(step) not in VIEWER and reader.ahead(step - 1) != "away":
+        return False
+    step += reader.ahead(step) != ""
+    reader.draft.unread += reader.words[reader.at : reader.at + step]
     reader.at += step
     return True
 
@@ -150,6 +191,9 @@ def read_size(reader: Reader) -> bool:
     if size is None:
         return False
     kind, compared = size
+    if reader.ahead() == "little" and reader.ahead(-1) == "a" and reader.draft.noun:
+        reader.at += 1  # "the box a little to the right"
+        return True
     reader.draft.sizes.append(Size(kind, compared))
     if not compared:
         reader.draft.words.append(reader.ahead())

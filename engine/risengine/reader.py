@@ -26,7 +26,7 @@ class Reader:
 
     def __init__(self, tokens: list[Any]) -> None:
         """Starts at the first of the tokens."""
-        self.tokens = [token for token in tokens if token.text.strip()]
+        self.tokens = _without_hands([token for token in tokens if token.text.strip()])
         self.words = [token.text for token in self.tokens]
         self.at = 0
         self.root = Draft()
@@ -52,3 +52,15 @@ class Reader:
         if index >= len(self.tokens) or self.words[index] in PLACES:
             return False
         return self.words[index] in COLOURS or self.tokens[index].pos_ in ("NOUN", "PROPN", "ADJ", "NUM")
+
+
+def _without_hands(tokens: list[Any]) -> list[Any]:
+    """Makes "left-hand" and "left hand side" a "left" and a "left side"."""
+    words = [token.text for token in tokens] + ["", ""]
+    dropped = set[int]()
+    for index, word in enumerate(words[:-2]):
+        hyphen = words[index + 1] == "-"
+        hand = index + 1 + hyphen
+        if word in ("left", "right") and words[hand] == "hand" and (hyphen or words[hand + 1] in ("side", "corner")):
+            dropped.update(range(index + 1, hand + 1))
+    return [token for index, token in enumerate(tokens) if index not in dropped]

@@ -1,18 +1,16 @@
-"""How relations, what joins them, and negations are read; every rule says whether it understood what comes next."""
+"""How relations and what joins them are read; every rule says whether it understood what comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from risengine.clauses import begins_with_subject, is_auxiliary, relation_owner
-from risengine.draft import Draft, singular
+from risengine.draft import Draft
 from risengine.expression import RelationKind
 from risengine.lexicon import (
     COLOURS,
-    DENIED_VERBS,
-    IDLE,
+    FURNITURE,
     INVERSE,
     NEGATIONS,
+    OWN_SIDES,
     PLACES,
     PRONOUNS,
     SCENE,
@@ -20,63 +18,13 @@ from risengine.lexicon import (
     SUPERLATIVES_OF_DISTANCE,
     VIEWER,
 )  # fmt: skip
-from risengine.place_rules import PLACE_OF, read_compared, read_everything, read_ordinal, read_place
+from risengine.place_rules import PLACE_OF
 from risengine.reader import Reader
 
-__all__ = ["read_contact_clause", "read_distance", "read_joint", "read_negation", "read_possessor", "read_relation"]
+__all__ = ["begin_relation", "read_contact_clause", "read_distance", "read_joint", "read_relation"]
 
 _BEFORE_REFERENCE = ("the", "a", "an", "its", "my", "your", "far", "very")
-_EVERY = frozenset(("every", "each", "all", "any", "anything", "everything"))
-_OWN_SIDES: dict[str, RelationKind] = {"left": "left", "right": "right", "front": "front", "back": "behind"}
-
-
-def read_negation(reader: Reader) -> bool:
-    """Reads "not the red one", "neither pink nor purple", "not behind the box", and "without a lid"."""
-    if reader.ahead() == "without" and reader.ahead(1):
-        _begin(reader, relation_owner(reader), "with", negated=True)
-        reader.at += 1
-        return True
-    if reader.ahead() == "but" and not reader.draft.excluded and not _EVERY.isdisjoint(reader.words[: reader.at]):
-        reader.words[reader.at] = "except"  # "every mug but the red one"
-    if reader.ahead() not in NEGATIONS and (reader.ahead(), reader.ahead(1)) != ("other", "than"):
-        return False
-    if reader.ahead() == "nor" and reader.draft.parent is not None:
-        reader.draft = reader.draft.parent
-    reader.at += 2 if reader.ahead() == "other" else 1
-    if reader.ahead(-2) in ("do", "does", "did", "can") and reader.ahead() in DENIED_VERBS:
-        reader.words[reader.at] = DENIED_VERBS[reader.ahead()]
-    if _skip_denied(reader, (read_everything,)):
-        return True
-    if reader.cue() is not None and read_relation(reader, negated=True):
-        return True
-    if _skip_denied(reader, (read_ordinal, read_place, read_compared)):
-        return True
-    target, words = reader.draft, list[str]()
-    while reader.at < len(reader.words) and reader.cue() is None:
-        word = reader.ahead()
-        if word in ("but", ","):
-            break
-        if word in ("or", "nor", "and") or word in NEGATIONS:
-            target.excluded.append(words)
-            words = []
-        elif word not in IDLE and word not in ("neither", "either", "in", "color", "colour"):
-            words.append(singular(word, reader.tokens[reader.at]))
-        reader.at += 1
-    if reader.ahead() == "but":
-        reader.at += 1
-    target.excluded.append(words)
-    return True
-
-
-def _skip_denied(reader: Reader, rules: tuple[Callable[[Reader], bool], ...]) -> bool:
-    """Takes in a denied place, row or superlative, "not on the left", which no score expresses: it counts as unread."""
-    target, start = reader.draft, reader.at
-    reader.draft = Draft(parent=target.parent, noun=target.noun)
-    found = any(rule(reader) for rule in rules)
-    reader.draft = target
-    if found:
-        target.unread += ["not", *reader.words[start : reader.at]]
-    return found
+_OF_SCENE = ("on", "inside", "next", "left", "right", "between")
 
 
 def read_relation(reader: Reader, negated: bool = False) -> bool:
@@ -89,7 +37,7 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
     kind, length = found
     if reader.ahead(length) in ("no", "nothing", "anything"):  # "with no lid", "with nothing on it"
         anything = reader.ahead(length) == "anything"
-        _begin(reader, relation_owner(reader), kind, negated if anything else not negated)
+        begin_relation(reader, relation_owner(reader), kind, negated if anything else not negated)
         reader.draft.noun = "" if reader.ahead(length) == "no" else "object"
         reader.at += length + 1
         return True
@@ -101,11 +49,15 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
         return False
     if kind in ("on", "inside", "next", "with") and _only_place(reader, step):
         return False
-    if kind == "inside" and after in COLOURS and not reader.is_noun(step + 1):
+    if (
+        (kind == "inside" or reader.ahead() in ("wearing", "wears"))
+        and after in COLOURS
+        and not reader.is_noun(step + 1)
+    ):
         reader.draft.words.append(after)  # "guy in red": what it wears is an attribute
         reader.at += step + 1
         return True
-    if after in SCENE and kind in ("on", "inside", "next", "left", "right", "between"):
+    if after in SCENE and not _is_furniture(reader, kind, length, after) and kind in _OF_SCENE:
         if kind in PLACE_OF:  # "on the left side of the table", "in the middle of the table"
             (reader.draft.unread if negated else reader.draft.places).append(PLACE_OF[kind])
         reader.at += step + 1
@@ -116,12 +68,19 @@ def read_relation(reader: Reader, negated: bool = False) -> bool:
         return True
     if after in ("which", "whom") and kind in INVERSE:  # "the plate on which the cup stands"
         kind, length = INVERSE[kind], step + 1
-    _begin(reader, relation_owner(reader), kind, negated)
+    begin_relation(reader, relation_owner(reader), kind, negated)
     reader.at += length
     return True
 
 
-def _begin(reader: Reader, owner: Draft, kind: RelationKind, negated: bool) -> None:
+def _is_furniture(reader: Reader, kind: RelationKind, length: int, noun: str) -> bool:
+    """Whether "table" is a thing beside others: "next to the table", "between the table and the door"."""
+    spread = "between" in reader.words[reader.at : reader.at + length]
+    return spread or (kind == "next" and noun in FURNITURE)
+
+
+def begin_relation(reader: Reader, owner: Draft, kind: RelationKind, negated: bool) -> None:
+    """Makes a reference, which is what is described from there on."""
     reader.draft = Draft(parent=owner)
     for index, (before, references, denied) in enumerate(owner.relations):
         if all(reference.is_empty for reference in references):  # "to the right of and behind the mug"
@@ -144,19 +103,7 @@ def read_distance(reader: Reader) -> bool:
     if not reader.is_noun(step) or reader.ahead(step) in SCENE:
         return False
     draft.places.pop()
-    _begin(reader, draft, SUPERLATIVES_OF_DISTANCE[before], negated=False)
-    reader.at += 1
-    return True
-
-
-def read_possessor(reader: Reader) -> bool:
-    """Reads "'s" in "the woman's bag": what was said so far is of an owner, near whom the target is."""
-    draft = reader.draft
-    if reader.tokens[reader.at].tag_ != "POS" or not draft.noun or not reader.is_noun(1):
-        return False
-    owner = Draft(draft, draft.words, draft.article, draft.noun, draft.noun_at, draft.noun_is_plural)
-    draft.words, draft.article, draft.noun, draft.noun_at, draft.noun_is_plural = [], "the", "", None, False
-    draft.relations.append(("next", [owner], False))
+    begin_relation(reader, draft, SUPERLATIVES_OF_DISTANCE[before], negated=False)
     reader.at += 1
     return True
 
@@ -174,7 +121,7 @@ def _read_own_side(reader: Reader) -> bool:
     """Reads "with a ball on its right": where the reference is, seen from what it tells."""
     if reader.ahead() not in ("to", "on", "at") or reader.ahead(1) not in ("its", "his", "her", "their"):
         return False
-    kind = _OWN_SIDES.get(reader.ahead(2))
+    kind = OWN_SIDES.get(reader.ahead(2))
     if kind is None or reader.draft.parent is None:
         return False
     reader.at += 3 + (reader.ahead(3) in ("side", "hand"))
@@ -188,8 +135,11 @@ def _reverse(reader: Reader, kind: RelationKind, negated: bool) -> None:
     if owner is None or not owner.relations or kind not in INVERSE:
         reader.draft.unread.append(kind)
         return
-    _, references, before = owner.relations[-1]
-    owner.relations[-1] = (INVERSE[kind], references, before != negated)
+    said, references, before = owner.relations[-1]
+    if said == "with":
+        owner.relations[-1] = (INVERSE[kind], references, before != negated)
+    else:  # "taller than the bottle next to it"
+        owner.relations.append((INVERSE[kind], references, negated))
     reader.draft = owner
 
 
@@ -205,8 +155,12 @@ def read_contact_clause(reader: Reader) -> bool:
     denials = [index for index in range(reader.at, len(reader.words)) if reader.words[index] in NEGATIONS]
     for index in reversed(denials):  # "the mug the box isn't behind"
         del reader.words[index], reader.tokens[index]
-    _begin(reader, reader.draft, INVERSE[kind], negated=bool(denials))
     reader.at += reader.ahead() in ("that", "which", "who")
+    nothing = reader.ahead() == "nothing"  # "the box that nothing is on"
+    begin_relation(reader, reader.draft, INVERSE[kind], negated=bool(denials) != nothing)
+    if nothing:
+        reader.draft.noun = "object"
+        reader.at += 1
     return True
 
 
@@ -242,15 +196,19 @@ def read_joint(reader: Reader) -> bool:
         reader.draft = reader.root
     elif goes_on or reader.ahead() in ("is", "are", "was"):  # "next to the box and is red"
         reader.draft = parent
-    elif kind != "between" and _names_another(reader, kind):
-        _begin(reader, parent, kind, negated)
+    elif kind != "between" and _names_another(reader):
+        begin_relation(reader, parent, kind, negated)
     return True
 
 
-def _names_another(reader: Reader, kind: RelationKind) -> bool:
+def _names_another(reader: Reader) -> bool:
     """Whether a further reference follows: "left of the bowl and the plate", "with a red shirt and blue hat"."""
-    article = reader.ahead() in ("the", "a", "an")
-    return article or (kind == "with" and bool(reader.draft.noun) and reader.is_noun(0))
+    if reader.ahead() in ("the", "a", "an"):
+        return True
+    step = 0
+    while reader.is_noun(step) and reader.tokens[reader.at + step].pos_ not in ("NOUN", "PROPN"):
+        step += 1
+    return bool(reader.draft.noun) and reader.is_noun(step) and reader.ahead(step) not in COLOURS
 
 
 def _is_another_thing(reader: Reader) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.expression import Description, Relation
+from risengine.expression import Description, Relation, Size
 from risengine.geometry import SIZE_EDGE, Geometry
 
 __all__ = ["SHARPNESS", "Part", "describe_masks", "overlaid"]
@@ -105,9 +105,10 @@ def _compare(description: Description, geometry: Geometry, fitting: Array) -> di
     if description.ordinal:
         value = geometry.in_row(description.ordinal)
         number = description.ordinal.number
-        rank = 1 + _beaten(value, rivals, PLACE_EDGE).sum(axis=1)
+        edge = SIZE_EDGE if isinstance(description.ordinal.side, Size) else PLACE_EDGE
+        rank = 1 + _beaten(value, rivals, edge).sum(axis=1)
         wanted = number if number > 0 else 2 + number + rivals.sum(axis=1)
-        terms[f"{number} from {description.ordinal.side}"] = np.maximum(-2 * (rank - wanted) ** 2, np.log(LEAST))
+        terms[description.ordinal.words] = np.maximum(-2 * (rank - wanted) ** 2, np.log(LEAST))
     return terms
 
 
@@ -165,6 +166,7 @@ def _relate_between(geometry: Geometry, shares: list[Array]) -> tuple[Array, NDA
             weighted = weight * geometry.between(int(a), int(b))
             held += weighted
             better = weighted > best
+            better[[a, b]] = False  # nothing is told from itself
             best[better], chosen[better] = weighted[better], (a, b)
     return held / max(total, 1e-12), chosen
 

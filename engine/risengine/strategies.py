@@ -133,8 +133,11 @@ def _hybridgl(evidence: Evidence) -> Scores:
     """HybridGL's spatial guidance (Liu, Li, CVPR 2025), over whatever features; its encoder is a bundle's ``fusion``.
 
     Position words multiply the scores, scaled to [0, 1], by a ramp over the image, in all four directions; then the
-    three best are ranked anew by the best of six references. No setting changes from one image to the next. The
-    published code's faults are in ``risbench.hybridgl``.
+    three best are ranked anew by the best of six references. No setting changes from one image to the next.
+
+    The paper's position words multiply a map of relevance to the text (GEM, another pass of CLIP). That map is not
+    computed: here each mask has one value, its score, and one place, its centroid. The published code's faults are in
+    ``risbench.hybridgl``.
     """
     description = evidence.expression.description
     scores = _unit_range(_contrast(evidence).values.astype(np.float64))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import risengine
 from risengine.config import StrategyName
-from risengine.expression import Description, Ordinal, Place, Relation, RelationKind, Size
+from risengine.expression import Description, Ordinal, Place, Relation, RelationKind, Size, SizeKind
 from risengine.geometry import Geometry, measure_geometry
 from risengine.parse import describe
 from risengine.spatial import OVERLAID, SHARPNESS, describe_masks, overlaid
@@ -80,6 +80,20 @@ def test_places_choose_among_equals(places: tuple[Place, ...], index: int) -> No
 def test_ordinals_count(number: int, side: Place, index: int) -> None:
     said = Description("mug", "mug", ordinal=Ordinal(number, side))
     assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.5, 0.5]}) == index
+
+
+@pytest.mark.parametrize(("number", "kind", "index"), [(1, "big", 2), (2, "big", 1), (3, "big", 0), (2, "small", 1)])
+def test_ordinals_count_sizes(number: int, kind: SizeKind, index: int) -> None:
+    said = Description("mug", "mug", ordinal=Ordinal(number, Size(kind, True)))
+    assert chosen(said, boxes_geometry(ROW), {"mug": [0.5, 0.5, 0.5]}) == index
+
+
+def test_nothing_is_between_itself_and_another() -> None:
+    geometry = boxes_geometry([(30, 2, 32, 4), (32, 2, 34, 4), (31, 34, 33, 36)])  # the last is too far off for a share
+    said = describe("the mug between the red mug and the blue mug")
+    cosines = {"the mug": np.full(3, 0.5), "the red mug": np.array([0.5, 0.5, 0.9]), "the blue mug": np.full(3, 0.5)}
+    ((_, pairs),) = describe_masks(said, geometry, cosines).references
+    assert all(index not in pair for index, pair in enumerate(pairs))
 
 
 @pytest.mark.parametrize(("kind", "index"), [("big", 2), ("small", 0), ("tall", 2), ("narrow", 0)])
