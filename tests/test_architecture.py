@@ -22,6 +22,31 @@ ALLOWED = {
     "risbench": {"risengine", "risexport"},
     "tabletop": {"risengine", "risexport"},
 }
+PARTS = {  # of each package: whose modules the modules of a part may import, beside those at the top
+    "risengine": {
+        "language": set(),
+        "backends": set(),
+        "scoring": {"language"},
+        "generator": {"backends"},
+        "cli": {"language", "backends", "scoring", "generator"},
+    },
+    "risexport": {
+        "checkpoints": set(),
+        "clip": set(),
+        "native": set(),
+        "checks": set(),
+        "half": {"checks"},
+        "sam": {"checks"},
+    },
+    "risbench": {
+        "data": set(),
+        "machine": set(),
+        "reference": set(),
+        "quality": {"data", "machine"},
+        "speed": {"data", "machine", "quality", "reference"},
+        "reports": {"data", "machine", "quality", "speed"},
+    },
+}
 RUNTIME_LIBRARIES = {"numpy", "onnxruntime", "PIL", "tokenizers", "spacy", "msgspec", "tqdm"}
 OPTIONAL_LIBRARIES = {"openvino", "supervision"}  # an extra each; imported by the one function that needs it
 
@@ -45,6 +70,21 @@ def test_imports_point_one_way(package: str) -> None:
     for path in paths:
         names = imported(path) & set(PACKAGES)
         assert names <= allowed, path
+
+
+@pytest.mark.parametrize("package", PARTS)
+def test_parts_import_one_way(package: str) -> None:
+    root = PACKAGES[package] / package
+    parts = PARTS[package]
+    assert {path.parent.name for path in root.glob("*/__init__.py")} == set(parts)
+    for part, allowed in parts.items():
+        for path in (root / part).rglob("*.py"):
+            inside = {
+                node.module.split(".")[1]
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{package}.")
+            }
+            assert inside & set(parts) <= allowed | {part}, path
 
 
 def test_the_runtime_imports_only_its_declared_libraries() -> None:

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-import risengine.confidence
-from risbench.absence import Observation, absent_phrases, observe
-from risbench.refer import load_refer
+import risengine.scoring.confidence
+from risbench.data.refer import load_refer
+from risbench.quality.absence import Observation, absent_phrases, observe
 from risengine import load
-from risengine.confidence import Calibration
 from risengine.output import write_atomically
+from risengine.scoring.confidence import Calibration
 
 __all__ = ["fit", "main"]
 
@@ -59,7 +59,7 @@ def main() -> None:
         observations = observe(
             engine, load_refer(options.refer, "tabletop"), options.split, absent_phrases(options.refer, 0, 12)
         )
-        path = risengine.confidence.CALIBRATIONS
+        path = risengine.scoring.confidence.CALIBRATIONS
         stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Calibration]) if path.is_file() else {}
         stored[engine.bundle_id] = fit(observations)
     data = msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n"

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from risbench.ablations import ABLATIONS, opened_variants
+from risbench.data.refer import DATASETS, PolygonRule, load_refer, tabletop_root
 from risbench.language_command import add_language
 from risbench.latency_command import add_latency
 from risbench.options import add_outputs, add_overrides, add_threads, overrides_of, write_json, write_text
-from risbench.refer import DATASETS, PolygonRule, load_refer, tabletop_root
+from risbench.quality.ablations import ABLATIONS, opened_variants
 from risbench.report_command import add_report_commands
 from risengine import RuntimeConfig
 from risengine.config import StrategyName
@@ -22,7 +22,7 @@ from risengine.errors import BackendError, InputError, RisError
 from risexport.presets import PRESETS
 
 if TYPE_CHECKING:
-    from risbench.accuracy import AccuracyConfig
+    from risbench.quality.accuracy import AccuracyConfig
 
 __all__ = ["main"]
 
@@ -174,10 +174,10 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 def _run_accuracy(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from risbench.accuracy import bundle_facts, measure_accuracy
-    from risbench.answer_log import AnswerLog
-    from risbench.extremes import draw_extremes
-    from risbench.tables import format_accuracy, markdown_accuracy
+    from risbench.quality.accuracy import bundle_facts, measure_accuracy
+    from risbench.quality.answer_log import AnswerLog
+    from risbench.quality.extremes import draw_extremes
+    from risbench.reports.tables import format_accuracy, markdown_accuracy
     from risengine import load
     from risengine.output import check_image_path, save_image
 
@@ -205,8 +205,8 @@ def _run_accuracy(options: argparse.Namespace) -> None:
 def _run_agreement(options: argparse.Namespace) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from risbench.agreement import measure_agreement
-    from risbench.tables import format_agreement, markdown_agreement
+    from risbench.quality.agreement import measure_agreement
+    from risbench.reports.tables import format_agreement, markdown_agreement
     from risengine import load
 
     # The paper's score, as in the reference: what is compared is bundles, not the reading of expressions.
@@ -223,9 +223,9 @@ def _run_agreement(options: argparse.Namespace) -> None:
 
 
 def _run_features(options: argparse.Namespace) -> None:
-    from risbench.features import FeaturesConfig, measure_features
-    from risbench.latency_tables import format_features, markdown_features
-    from risbench.timing import TimingConfig
+    from risbench.machine.timing import TimingConfig
+    from risbench.reports.latency_tables import format_features, markdown_features
+    from risbench.speed.features import FeaturesConfig, measure_features
 
     config = FeaturesConfig(
         clip=options.clip,
@@ -241,9 +241,9 @@ def _run_features(options: argparse.Namespace) -> None:
 
 
 def _run_proposals(options: argparse.Namespace) -> None:
-    from risbench.latency_tables import format_proposals, markdown_proposals
-    from risbench.proposal_report import ProposalsConfig
-    from risbench.proposals import measure_proposals
+    from risbench.reports.latency_tables import format_proposals, markdown_proposals
+    from risbench.speed.proposal_report import ProposalsConfig
+    from risbench.speed.proposals import measure_proposals
 
     chosen = {"keep": options.keep, "stock_batches": options.stock_batch}
     config = ProposalsConfig(
@@ -263,7 +263,7 @@ def _run_proposals(options: argparse.Namespace) -> None:
 
 
 def _evaluation(options: argparse.Namespace) -> AccuracyConfig:
-    from risbench.accuracy import AccuracyConfig
+    from risbench.quality.accuracy import AccuracyConfig
 
     if options.refer is None and options.dataset != "tabletop":
         raise InputError(f"{options.dataset} does not come with risbench. Pass REFER's data folder as --refer ROOT.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from risbench.hybridgl import FAULTS, PublishedHybridgl
+from risbench.data.refer import tabletop_root
 from risbench.options import add_outputs, write_json, write_text
-from risbench.refer import tabletop_root
+from risbench.quality.hybridgl import FAULTS, PublishedHybridgl
 from risengine.cli.common import Subparsers
 
 __all__ = ["add_language"]
@@ -36,8 +36,8 @@ def add_language(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from risbench.language import LanguageConfig, measure_language
-    from risbench.language_tables import format_language, markdown_language
+    from risbench.quality.language import LanguageConfig, measure_language
+    from risbench.reports.language_tables import format_language, markdown_language
     from risengine import load
     from risengine.bundle import open_bundle
 

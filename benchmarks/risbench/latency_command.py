@@ -53,12 +53,12 @@ def add_latency(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from risbench.latency import measure_latency
-    from risbench.latency_markdown import markdown_latency
-    from risbench.latency_report import LatencyConfig
-    from risbench.page import render_page
-    from risbench.timing import TimingConfig
-    from risbench.whole_path import ModelFiles
+    from risbench.machine.timing import TimingConfig
+    from risbench.reports.latency_markdown import markdown_latency
+    from risbench.reports.page import render_page
+    from risbench.speed.latency import measure_latency
+    from risbench.speed.latency_report import LatencyConfig
+    from risbench.speed.whole_path import ModelFiles
 
     report = measure_latency(
         LatencyConfig(

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 
 from risengine.errors import InputError
+from risengine.generator.prompts import Prompts, point_grid
+from risengine.generator.proposals import Progress, prompted_proposals
+from risengine.generator.sam import SamImage
 from risengine.method import ProposalSettings
-from risengine.prompts import Prompts, point_grid
-from risengine.proposals import Progress, prompted_proposals
-from risengine.sam import SamImage
-from risexport.sam_checkpoints import SAM_MODELS
+from risexport.checkpoints.sam_checkpoints import SAM_MODELS
 
 __all__ = ["choose_thresholds", "settings_keeping", "shape_masks", "vit_b", "vit_t"]
 

@@ -46,15 +46,15 @@ def add_report_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> None:
-    from risbench.page import render_page
-    from risbench.stored import read_report
+    from risbench.reports.page import render_page
+    from risbench.reports.stored import read_report
 
     write_text(options.html, render_page({path.stem: read_report(path) for path in options.reports}))
 
 
 def _run_compare(options: argparse.Namespace) -> int:
-    from risbench.compare import Thresholds, compare_reports, format_changes
-    from risbench.stored import read_report
+    from risbench.reports.compare import Thresholds, compare_reports, format_changes
+    from risbench.reports.stored import read_report
 
     thresholds = Thresholds(options.slower, options.worse)
     old, new = read_report(options.old), read_report(options.new)
@@ -66,7 +66,7 @@ def _run_compare(options: argparse.Namespace) -> int:
 
 
 def _run_results(options: argparse.Namespace) -> int:
-    from risbench.results import PICTURE, draw_results, is_drawn, rendered_results, repository_root
+    from risbench.reports.results import PICTURE, draw_results, is_drawn, rendered_results, repository_root
 
     root = repository_root()
     stale = 0

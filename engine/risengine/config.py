@@ -23,7 +23,7 @@ class RuntimeConfig:
             machine lacks is refused when a bundle is loaded, never replaced.
         threads: Threads of one inference call on a CPU; 0 leaves the choice to the library (all physical cores).
         fallback: Run ONNX graphs on ``"cpu"`` where ``device`` is missing, with a warning; ``Engine.providers`` tells.
-        strategy: How masks are scored, where a question does not say; see :mod:`risengine.strategies`.
+        strategy: How masks are scored, where a question does not say; see :mod:`risengine.scoring.strategies`.
 
     Raises:
         InputError: ``device`` is no device, ``threads`` is negative, or the strategy is unknown.

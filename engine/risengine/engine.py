@@ -13,24 +13,24 @@ from typing import TypeAlias, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from risengine.backends.devices import choose_device, open_session
+from risengine.backends.session import Session
 from risengine.bundle import Bundle, open_bundle
 from risengine.caller_masks import MasksLike, read_masks
-from risengine.confidence import calibration_of
 from risengine.config import RuntimeConfig, StrategyName, check_strategy
-from risengine.devices import choose_device, open_session
 from risengine.errors import InputError
-from risengine.found import Found
+from risengine.generator.found import Found
+from risengine.generator.prompts import read_prompts
+from risengine.generator.proposals import Progress, find_proposals, prompted_proposals
+from risengine.generator.sam import SamImage
 from risengine.images import ImageLike, load_image
+from risengine.language.phrase import load_language_model
 from risengine.manifest import Manifest, Role
 from risengine.overrides import apply_overrides
-from risengine.phrase import load_language_model
-from risengine.prompts import read_prompts
 from risengine.proposal_features import encode_proposals
-from risengine.proposals import Progress, find_proposals, prompted_proposals
 from risengine.question import Question
-from risengine.sam import SamImage
-from risengine.session import Session
-from risengine.strategies import Evidence, texts_of
+from risengine.scoring.confidence import calibration_of
+from risengine.scoring.strategies import Evidence, texts_of
 from risengine.text import TextEncoder, parse_expression
 from risengine.types import EncodedImage, Proposals, Segmentation
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from risengine.expression import Description
+    from risengine.language.expression import Description
 
 __all__ = ["ChosenReference", "Explanation", "Signs"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from risengine.found import Found
+from risengine.backends.session import Session, brought_near, run_chained
+from risengine.generator.found import Found
 from risengine.manifest import GraphSpec
 from risengine.method import Method
-from risengine.session import Session, brought_near, run_chained
 
 __all__ = ["encode_proposals"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from risengine.confidence import Calibration, read_signs
 from risengine.config import StrategyName
 from risengine.explanation import ChosenReference, Explanation
-from risengine.strategies import STRATEGIES, Evidence, Scores
+from risengine.scoring.confidence import Calibration, read_signs
+from risengine.scoring.strategies import STRATEGIES, Evidence, Scores
 from risengine.types import EncodedImage, Segmentation
 
 __all__ = ["Question"]

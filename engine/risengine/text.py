@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from risengine.backends.session import Session
 from risengine.errors import BundleError, InputError
-from risengine.expression import Description
+from risengine.language.expression import Description
+from risengine.language.parse import describe
+from risengine.language.phrase import noun_phrase, space_tokens
 from risengine.method import Method
-from risengine.parse import describe
-from risengine.phrase import noun_phrase, space_tokens
-from risengine.session import Session
 
 __all__ = ["MAX_CHARACTERS", "Expression", "TextEncoder", "parse_expression"]
 

@@ -22,8 +22,8 @@ from risengine.masks import area_from_runs, encode_rle, mask_boxes, mask_from_ru
 if TYPE_CHECKING:
     from PIL import Image
 
-    from risengine.geometry import Geometry
     from risengine.images import ImageLike
+    from risengine.scoring.geometry import Geometry
 
 __all__ = ["EncodedImage", "Proposals", "Segmentation"]
 
@@ -197,7 +197,7 @@ class EncodedImage:
     @cached_property
     def geometry(self) -> Geometry:
         """Where the proposals lie, measured when first asked for."""
-        from risengine.geometry import measure_geometry
+        from risengine.scoring.geometry import measure_geometry
 
         return measure_geometry(self.proposals)
 

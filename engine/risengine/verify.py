@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from risengine.backends.devices import choose_device, open_session
+from risengine.backends.session import Session
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
-from risengine.devices import choose_device, open_session
 from risengine.errors import BundleError
+from risengine.generator.placement import axis_taps, tap_feeds
+from risengine.generator.upsample import Upsampler
 from risengine.manifest import MANIFEST_NAME, Manifest, Measure, Parity, Role
 from risengine.masks import mask_boxes
 from risengine.measures import STABILITY_OFFSET, lowest_cosine, lowest_mask_iou, relative_error
-from risengine.placement import axis_taps, tap_feeds
-from risengine.session import Session
-from risengine.upsample import Upsampler
 from risengine.vectors import Sample, Vectors, expand_blocks, read_vectors
 
 __all__ = ["Verification", "verify_bundle"]

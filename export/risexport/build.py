@@ -18,9 +18,9 @@ import onnxruntime
 from torch import nn
 
 import risengine
+from risengine.backends.devices import find_device, usable_devices
 from risengine.bundle import file_sha256, open_bundle
 from risengine.config import RuntimeConfig
-from risengine.devices import find_device, usable_devices
 from risengine.errors import InputError
 from risengine.manifest import (
     FORMAT_VERSION,
@@ -39,19 +39,19 @@ from risengine.manifest import (
 from risengine.method import Method
 from risengine.vectors import VECTORS_NAME, write_vectors
 from risengine.verify import verify_bundle
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
+from risexport.checkpoints.sam_checkpoints import load_sam
+from risexport.checks.parity import TOLERANCES, ParityError, measure_clip, measure_sam
+from risexport.checks.references import ClipReference, SamReference, clip_reference, sam_reference
+from risexport.checks.vectors import make_vectors
 from risexport.config import BuildConfig, EngineOptions, NativeTarget, Precision
-from risexport.engines import EngineBuilder
 from risexport.graphs import GraphPlan, clip_graphs, measurer_graph, sam_graphs
-from risexport.mask_measurer import measure_masks
+from risexport.half.reduction import Comparison, halve, open_sessions
+from risexport.native.engines import EngineBuilder
 from risexport.output_folder import check_out, publish, staging
-from risexport.parity import TOLERANCES, ParityError, measure_clip, measure_sam
 from risexport.presets import method_for
-from risexport.reduction import Comparison, halve, open_sessions
-from risexport.references import ClipReference, SamReference, clip_reference, sam_reference
-from risexport.sam_checkpoints import load_sam
+from risexport.sam.mask_measurer import measure_masks
 from risexport.tokenizer import write_tokenizer
-from risexport.vectors import make_vectors
 
 __all__ = ["STAGES", "Progress", "build", "stages"]
 

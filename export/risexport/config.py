@@ -26,7 +26,7 @@ class EngineOptions:
         compute_capabilities: GPUs to compile for, such as ``8.6``; all that tensorrt-rtx knows, or for tensorrt the one
             at hand, when empty.
         profile: Least, best and largest size of symbolic dimensions (``risengine inspect`` shows them: H, W, N ...), in
-            place of :data:`risexport.engines.SIZES`.
+            place of :data:`risexport.native.engines.SIZES`.
         workspace_mib: Most memory that a kernel may take beside its tensors, in MiB; the library's limit when None.
         timing_cache: File of measured times, read where it is there and written; none when None.
         optimization_level: The compiler's effort, 0 to 5; the library's own when None.
@@ -62,7 +62,7 @@ class BuildConfig:
     Attributes:
         out: Directory of the bundle; its parent is made where needed.
         clip: open_clip model name, or path of a JSON configuration.
-        sam: Name in :data:`risexport.sam_checkpoints.SAM_MODELS`, or ``module:function``.
+        sam: Name in :data:`risexport.checkpoints.sam_checkpoints.SAM_MODELS`, or ``module:function``.
         clip_checkpoint: Path of the weights or open_clip's tag of them; random weights without it.
         sam_checkpoint: Path of the weights; random weights without it.
         preset: Values of the method, ``clean`` or ``reference``.

@@ -12,18 +12,19 @@ from open_clip.modified_resnet import ModifiedResNet
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
+from risengine.generator.placement import TAPS
 from risengine.manifest import GraphSpec, Role
 from risengine.method import Method
-from risengine.placement import TAPS
-from risexport.blocks import Layout
-from risexport.clip_text import ClipTextEncoder
-from risexport.fusion import FusedProposalEncoder
-from risexport.mask_measurer import MaskMeasurer
+from risexport.clip.blocks import Layout
+from risexport.clip.clip_text import ClipTextEncoder
+from risexport.clip.fusion import FusedProposalEncoder
+from risexport.clip.resnet import ResnetProposalEncoder
+from risexport.clip.vit import VitProposalEncoder
 from risexport.onnx_export import ExportRequest, export_graph
-from risexport.resnet import ResnetProposalEncoder
-from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder
+from risexport.sam.decoders import MaskDecoder, PointDecoder
+from risexport.sam.image import ImageEncoder, ImageProjector
+from risexport.sam.mask_measurer import MaskMeasurer
 from risexport.tokenizer import VOCABULARY_SIZE
-from risexport.vit import VitProposalEncoder
 
 __all__ = ["GraphPlan", "clip_graphs", "measurer_graph", "sam_graphs"]
 

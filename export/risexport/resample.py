@@ -91,7 +91,7 @@ def blur(images: Tensor) -> Tensor:
     """Blurs with a 15 x 15 Gaussian, pixels mirrored about those at the edge, as OpenCV does (but for its rounding).
 
     Written as products of matrices, not as a convolution: what comes after the first learned operator may be rounded to
-    half precision (:mod:`risexport.precision`), and a convolution is taken for one.
+    half precision (:mod:`risexport.half.precision`), and a convolution is taken for one.
 
     Args:
         images: (C, H, W) float32, of any size.

@@ -13,7 +13,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from risexport.blocks import NEVER
+from risexport.clip.blocks import NEVER
 from tabletop.clip_model import TokenTable, text_features, visual_features
 from tabletop.clip_views import ViewTensors
 from tabletop.dataset import KINDS, Ints, SceneData

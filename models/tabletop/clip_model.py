@@ -21,7 +21,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
-from risexport.blocks import NEVER
+from risexport.clip.blocks import NEVER
 from risexport.presets import MASKED_BLOCKS, SENTENCE_WEIGHT
 
 CONFIG_PATH = Path(__file__).with_name("clip.json")

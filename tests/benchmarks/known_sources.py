@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from risbench.engine_side import StageRun
+from risbench.speed.engine_side import StageRun
 from risengine.types import Proposals
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from bench_samples import CLEAN
 
-from risbench.accuracy import BundleFacts
-from risbench.cold_start import ColdStart
-from risbench.environment import read_environment
-from risbench.latency_report import LatencyConfig, LatencyReport, Machine, Parity, SideResult, StageResult
-from risbench.stored import Report, read_report
-from risbench.timing import summarise_ms
+from risbench.machine.environment import read_environment
+from risbench.machine.timing import summarise_ms
+from risbench.quality.accuracy import BundleFacts
+from risbench.reports.stored import Report, read_report
+from risbench.speed.cold_start import ColdStart
+from risbench.speed.latency_report import LatencyConfig, LatencyReport, Machine, Parity, SideResult, StageResult
 from risengine.method import ProposalSettings
 
 ROOT = Path(__file__).parents[2]

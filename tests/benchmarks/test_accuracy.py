@@ -15,11 +15,11 @@ from refer_data import python2_pickle, rectangle, write_refer
 
 import risengine
 from risbench import cli
-from risbench.accuracy import AccuracyConfig, measure_accuracy
-from risbench.baselines import guess_fitting_object, guess_fitting_proposal, guess_proposal
-from risbench.metrics import mask_overlaps
-from risbench.plain_pickle import read_plain_pickle
-from risbench.tables import format_accuracy, format_table
+from risbench.data.plain_pickle import read_plain_pickle
+from risbench.quality.accuracy import AccuracyConfig, measure_accuracy
+from risbench.quality.baselines import guess_fitting_object, guess_fitting_proposal, guess_proposal
+from risbench.quality.metrics import mask_overlaps
+from risbench.reports.tables import format_accuracy, format_table
 from risengine.errors import InputError
 from risengine.method import ProposalSettings
 from risengine.types import EncodedImage, Proposals, Segmentation

@@ -15,9 +15,9 @@ from refer_data import rectangle, write_refer
 
 import risengine
 from risbench import cli
-from risbench.accuracy import AccuracyConfig
-from risbench.agreement import AgreementReport, measure_agreement
-from risbench.tables import format_agreement, markdown_agreement
+from risbench.quality.accuracy import AccuracyConfig
+from risbench.quality.agreement import AgreementReport, measure_agreement
+from risbench.reports.tables import format_agreement, markdown_agreement
 from risengine.errors import InputError
 from risengine.method import ProposalSettings
 from risengine.types import EncodedImage, Proposals, Segmentation

@@ -13,15 +13,15 @@ from test_accuracy import FakeEngine, root  # noqa: F401 (a fixture)
 
 import risengine
 from risbench import cli
-from risbench.ablations import ABLATIONS, opened_variants
-from risbench.accuracy import AccuracyConfig, AccuracyReport, measure_accuracy
-from risbench.answer_log import AnswerLog, SentenceRecord
-from risbench.answers import Answer
-from risbench.extremes import pick_extremes
-from risbench.metrics import Overlap
-from risbench.published import PUBLISHED, published_beside
-from risbench.refer import tabletop_root
-from risbench.tables import format_accuracy, markdown_accuracy
+from risbench.data.refer import tabletop_root
+from risbench.quality.ablations import ABLATIONS, opened_variants
+from risbench.quality.accuracy import AccuracyConfig, AccuracyReport, measure_accuracy
+from risbench.quality.answer_log import AnswerLog, SentenceRecord
+from risbench.quality.answers import Answer
+from risbench.quality.extremes import pick_extremes
+from risbench.quality.metrics import Overlap
+from risbench.quality.published import PUBLISHED, published_beside
+from risbench.reports.tables import format_accuracy, markdown_accuracy
 from risengine.errors import InputError
 
 CONDITIONS = {"bundle": "fake"}

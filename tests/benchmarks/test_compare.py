@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from report_samples import RESULTS, latency_report, stored, without_reference
 
-from risbench.accuracy import AccuracyReport
 from risbench.cli import main
-from risbench.compare import Change, Thresholds, compare_reports
-from risbench.latency_report import LatencyReport
-from risbench.native import NativeReport
 from risbench.options import write_json
-from risbench.stored import Report
+from risbench.quality.accuracy import AccuracyReport
+from risbench.reports.compare import Change, Thresholds, compare_reports
+from risbench.reports.stored import Report
+from risbench.speed.latency_report import LatencyReport
+from risbench.speed.native import NativeReport
 from risengine.errors import InputError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from risbench import environment
-from risbench.environment import read_environment
+from risbench.machine import environment
+from risbench.machine.environment import read_environment
 
 
 def write_tool(folder: Path, name: str, script: str) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from risbench.arithmetic import Measured
 from risbench.cli import main
-from risbench.features import FeaturesConfig, FeaturesReport, measure_features
-from risbench.latency_tables import format_features, markdown_features
-from risbench.timing import TimingConfig
+from risbench.machine.arithmetic import Measured
+from risbench.machine.timing import TimingConfig
+from risbench.reports.latency_tables import format_features, markdown_features
+from risbench.speed.features import FeaturesConfig, FeaturesReport, measure_features
 from risengine.errors import InputError
 
 GRID, WIDTH, LAYERS, MASKED, PATCH, EMBED = 5, 32, 5, 3, 8, 24

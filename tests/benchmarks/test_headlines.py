@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from report_samples import latency_report, stored, without_reference
 
-from risbench.accuracy import AccuracyReport
-from risbench.headlines import gain_headline, latency_headline
+from risbench.quality.accuracy import AccuracyReport
+from risbench.reports.headlines import gain_headline, latency_headline
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import risengine
-import risengine.strategies
-from risbench.hybridgl import FAULTS, Fault, PublishedGuidance, PublishedHybridgl
-from risbench.language import PUBLISHED, LanguageConfig, measure_language
-from risbench.language_tables import markdown_language
-from risbench.refer import tabletop_root
-from risbench.spoken import load_spoken
+import risengine.scoring.strategies
+from risbench.data.refer import tabletop_root
+from risbench.data.spoken import load_spoken
+from risbench.quality.hybridgl import FAULTS, Fault, PublishedGuidance, PublishedHybridgl
+from risbench.quality.language import PUBLISHED, LanguageConfig, measure_language
+from risbench.reports.language_tables import markdown_language
 from risengine.bundle import open_bundle
 from risengine.errors import InputError
-from risengine.strategies import STRATEGIES, Evidence, texts_of
+from risengine.scoring.strategies import STRATEGIES, Evidence, texts_of
 from risengine.text import parse_expression
 from risengine.types import EncodedImage, Proposals
 
@@ -84,8 +84,8 @@ def test_few_masks_shrink_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> N
     assert (guidance.candidates, guidance.references) == (2, 2)
     after = [guidance.score(evidence) for evidence in evidences]
     assert not all(np.allclose(a, _engines(e), atol=1e-6) for a, e in zip(after, evidences, strict=True))
-    monkeypatch.setattr(risengine.strategies, "CANDIDATES", 2)
-    monkeypatch.setattr(risengine.strategies, "REFERENCES", 2)
+    monkeypatch.setattr(risengine.scoring.strategies, "CANDIDATES", 2)
+    monkeypatch.setattr(risengine.scoring.strategies, "REFERENCES", 2)
     for score, evidence in zip(after, evidences, strict=True):
         np.testing.assert_allclose(score, _engines(evidence), atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_unknown_faults_are_refused() -> None:
 def test_the_column_of_the_language_report() -> None:
     root = tabletop_root()
     with risengine.load("tabletop") as engine, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("risbench.language.load_spoken", lambda root: load_spoken(root)[:3])
+        patch.setattr("risbench.quality.language.load_spoken", lambda root: load_spoken(root)[:3])
         right = PublishedHybridgl(engine, open_bundle("tabletop"), ())
         report = measure_language(engine, LanguageConfig(root, splits=("scenes",), limit=1), right)
         assert all(shares[PUBLISHED] == shares["hybridgl"] for shares in report.right["scenes"].values())

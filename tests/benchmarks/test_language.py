@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import risengine
-from risbench.absence import absent_phrases, area_under_curve, calibration_error
-from risbench.compare import Thresholds, compare_reports
-from risbench.language import LanguageConfig, measure_language
-from risbench.language_tables import format_language, markdown_language
-from risbench.refer import load_refer, tabletop_root
-from risbench.spoken import load_spoken
+from risbench.data.refer import load_refer, tabletop_root
+from risbench.data.spoken import load_spoken
+from risbench.quality.absence import absent_phrases, area_under_curve, calibration_error
+from risbench.quality.language import LanguageConfig, measure_language
+from risbench.reports.compare import Thresholds, compare_reports
+from risbench.reports.language_tables import format_language, markdown_language
 from risengine.errors import InputError
 
 
@@ -68,7 +68,7 @@ def test_one_image_is_measured(tmp_path: Path) -> None:
     config = LanguageConfig(tabletop_root(), splits=("scenes",), limit=1)
     with risengine.load("tabletop") as engine, pytest.MonkeyPatch.context() as patch:
         few = load_spoken(config.refer)[:6]
-        patch.setattr("risbench.language.load_spoken", lambda root: few)
+        patch.setattr("risbench.quality.language.load_spoken", lambda root: few)
         report = measure_language(engine, config)
     assert report.count["spoken"]["all"] == 6
     assert report.right["scenes"]["all"]["spatial"] >= report.right["scenes"]["all"]["global_local"]
@@ -87,8 +87,8 @@ def test_one_image_is_measured(tmp_path: Path) -> None:
 
 
 def test_without_a_calibration_no_confidence_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("risbench.language.calibration_of", lambda bundle_id: None)
-    monkeypatch.setattr("risbench.language.load_spoken", lambda root: [])
+    monkeypatch.setattr("risbench.quality.language.calibration_of", lambda bundle_id: None)
+    monkeypatch.setattr("risbench.quality.language.load_spoken", lambda root: [])
     with risengine.load("tabletop") as engine:
         report = measure_language(engine, LanguageConfig(tabletop_root(), splits=("scenes",), limit=1))
     assert not report.rejection

@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 import torch
 
-from risbench import latency
-from risbench.bandwidth import COPY_GBYTE, copy_call
 from risbench.cli import main
-from risbench.cold_start import ColdJob, ColdStart, measure_cold_start
-from risbench.gemm import GEMM_GFLOP
-from risbench.latency import measure_latency
-from risbench.latency_markdown import markdown_latency
-from risbench.latency_report import LatencyConfig, LatencyReport, Machine, StageResult, worst_stage
-from risbench.stored import read_report
-from risbench.timing import TimingConfig, summarise_ms
-from risbench.whole_path import STAGES, ModelFiles, PathRun, Task, expressions
+from risbench.machine.bandwidth import COPY_GBYTE, copy_call
+from risbench.machine.gemm import GEMM_GFLOP
+from risbench.machine.timing import TimingConfig, summarise_ms
+from risbench.reports.latency_markdown import markdown_latency
+from risbench.reports.stored import read_report
+from risbench.speed import latency
+from risbench.speed.cold_start import ColdJob, ColdStart, measure_cold_start
+from risbench.speed.latency import measure_latency
+from risbench.speed.latency_report import LatencyConfig, LatencyReport, Machine, StageResult, worst_stage
+from risbench.speed.whole_path import STAGES, ModelFiles, PathRun, Task, expressions
 from risengine import RuntimeConfig
 from risengine.bundle import open_bundle
 from risengine.demo import demo_pictures
@@ -234,7 +234,7 @@ def test_cold_start_of_the_engine() -> None:
 
 
 def test_the_engines_cold_start_is_free_of_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; import risbench.cold_start, risbench.engine_path"
+    code = "import sys; sys.modules['torch'] = None; import risbench.speed.cold_start, risbench.speed.engine_path"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(filter(None, sys.path))})
 
 
@@ -329,6 +329,6 @@ def test_a_fused_bundle_has_no_reference_which_is_said_first(tmp_path: Path, mon
     manifest = open_bundle(bundle).manifest
     fused = dataclasses.replace(manifest, method=dataclasses.replace(manifest.method, fusion="g2l", global_weight=0.0))
     (bundle / MANIFEST_NAME).write_bytes(fused.encode())
-    monkeypatch.setattr("risbench.latency.load_models", lambda *given, **named: pytest.fail("models were loaded"))
+    monkeypatch.setattr("risbench.speed.latency.load_models", lambda *given, **named: pytest.fail("models were loaded"))
     with pytest.raises(InputError, match=r"fusion g2l; expected none.*without the reference, or build"):
         measure_latency(dataclasses.replace(QUICK, bundle=str(bundle)))

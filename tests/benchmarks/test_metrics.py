@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from risbench.metrics import Overlap, mask_overlaps, summarise
+from risbench.quality.metrics import Overlap, mask_overlaps, summarise
 
 
 def test_overlaps_of_every_pair() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from risbench import native
-from risbench.compare import Thresholds, compare_reports
-from risbench.native import markdown_native, measure_native
-from risbench.stored import read_report
-from risbench.timing import TimingConfig
+from risbench.machine.timing import TimingConfig
+from risbench.reports.compare import Thresholds, compare_reports
+from risbench.reports.stored import read_report
+from risbench.speed import native
+from risbench.speed.native import markdown_native, measure_native
 from risengine.errors import BackendError
 
 ANSWERS = """#!/bin/sh

@@ -12,10 +12,10 @@ import pytest
 from report_samples import RESULTS, latency_report, stored
 
 from risbench.cli import main
-from risbench.markdown_html import markdown_to_html
 from risbench.options import write_json
-from risbench.page import render_page
-from risbench.plots import plot_accuracy
+from risbench.reports.markdown_html import markdown_to_html
+from risbench.reports.page import render_page
+from risbench.reports.plots import plot_accuracy
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLOTS = {"accuracy", "waterfall", "distribution", "roofline"}

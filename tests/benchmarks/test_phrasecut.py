@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from risbench.phrasecut import load_phrasecut
-from risbench.refer import DATASETS, load_refer
+from risbench.data.phrasecut import load_phrasecut
+from risbench.data.refer import DATASETS, load_refer
 from risengine.errors import InputError
 
 SQUARE = [[2, 1], [6.9, 1], [6.9, 4], [2, 4]]

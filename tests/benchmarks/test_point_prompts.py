@@ -10,7 +10,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from risbench.point_prompts import best_of_three, interior_point
+from risbench.quality.point_prompts import best_of_three, interior_point
 
 SIZE, SQUARE = (45, 70), 64
 

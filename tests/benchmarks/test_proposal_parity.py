@@ -18,10 +18,10 @@ from segment_anything.modeling import Sam
 
 from risbench.reference.proposals import generate_proposals as stock_proposals
 from risengine.demo import demo_pictures
+from risengine.generator.prompts import read_prompts
+from risengine.generator.proposals import generate_proposals, prompted_proposals
+from risengine.generator.sam import SamImage
 from risengine.method import ProposalSettings
-from risengine.prompts import read_prompts
-from risengine.proposals import generate_proposals, prompted_proposals
-from risengine.sam import SamImage
 from risengine.types import Proposals
 from risexport.graphs import sam_graphs
 from tabletop.sam_model import build_tabletop_sam
@@ -119,9 +119,11 @@ def test_what_is_held_and_how_prompts_are_batched_changes_nothing(
     options = ProposalSettings(points_per_side=6, **MANY)
     expected = generate_proposals(sessions, image, options, SIDE_PX)
     assert len(expected) > 3
-    monkeypatch.setattr("risengine.upsample.Upsampler.held_bytes", 0)  # every mask is drawn as soon as it is found
+    monkeypatch.setattr(
+        "risengine.generator.upsample.Upsampler.held_bytes", 0
+    )  # every mask is drawn as soon as it is found
     assert generate_proposals(sessions, image, options, SIDE_PX) == expected
-    monkeypatch.setattr("risengine.sam.PROMPTS_PER_CALL", 64)
+    monkeypatch.setattr("risengine.generator.sam.PROMPTS_PER_CALL", 64)
     assert_same(generate_proposals(sessions, image, options, SIDE_PX), expected)
 
 

@@ -10,13 +10,13 @@ import torch
 from known_sources import BrokenSource, KilledSource, KnownSource
 
 from risbench.cli import main
-from risbench.latency_tables import format_proposals, markdown_proposals
-from risbench.peak_memory import MemoryJob, PeakMemory, measure_memory
-from risbench.proposal_cases import match_proposals
-from risbench.proposal_report import ProposalsConfig, ProposalsReport
-from risbench.proposals import measure_proposals
 from risbench.random_sam import choose_thresholds
-from risbench.stock_side import StockSide, StockSource
+from risbench.reports.latency_tables import format_proposals, markdown_proposals
+from risbench.speed.peak_memory import MemoryJob, PeakMemory, measure_memory
+from risbench.speed.proposal_cases import match_proposals
+from risbench.speed.proposal_report import ProposalsConfig, ProposalsReport
+from risbench.speed.proposals import measure_proposals
+from risbench.speed.stock_side import StockSide, StockSource
 from risengine.bundle import open_bundle
 from risengine.errors import InputError
 from risengine.method import ProposalSettings

@@ -14,8 +14,8 @@ import pytest
 from pycocotools import mask as coco
 from refer_data import python2_pickle, rectangle, write_refer
 
-from risbench import refer
-from risbench.refer import DATASETS, Sentence, load_refer, tabletop_root
+from risbench.data import refer
+from risbench.data.refer import DATASETS, Sentence, load_refer, tabletop_root
 from risengine.errors import InputError
 from risengine.masks import encode_rle
 

@@ -17,8 +17,8 @@ from risbench.reference.preprocess import normalise, squash, token_weights
 from risbench.reference.text import ParsedText, encode_expression, encode_texts, parse_text
 from risbench.reference.visual import encode_masks, global_features_vit
 from risengine.errors import InputError
+from risengine.language.phrase import noun_phrase
 from risengine.method import Method
-from risengine.phrase import noun_phrase
 
 PRESETS = pytest.mark.parametrize("method", [CLEAN, REFERENCE], ids=["clean", "reference"])
 

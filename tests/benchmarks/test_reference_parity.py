@@ -12,7 +12,7 @@ from open_clip.model import CLIP
 
 from risbench.reference.visual import encode_masks
 from risengine.method import Method
-from risexport.vit import VitProposalEncoder
+from risexport.clip.vit import VitProposalEncoder
 
 
 def _masks(rng: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:

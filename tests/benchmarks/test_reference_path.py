@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from risbench.reference_path import has_random_weights, load_models
-from risbench.whole_path import ModelFiles
+from risbench.speed.reference_path import has_random_weights, load_models
+from risbench.speed.whole_path import ModelFiles
 from risengine.bundle import open_bundle
 from risengine.errors import InputError
 from risengine.manifest import Manifest, Source

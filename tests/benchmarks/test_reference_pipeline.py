@@ -13,8 +13,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from risbench.answers import ImageTruth, answer_image
-from risbench.refer import Ref, Sentence
+from risbench.data.refer import Ref, Sentence
+from risbench.quality.answers import ImageTruth, answer_image
 from risbench.reference import ReferencePipeline
 from risbench.reference.proposals import generate_proposals
 from risengine.errors import InputError

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from report_samples import RESULTS, ROOT, stored
 
-from risbench import results
-from risbench.accuracy import AccuracyReport
 from risbench.cli import main
-from risbench.latency_report import RANDOM_WEIGHTS, LatencyReport
-from risbench.results import PICTURE, is_drawn, rendered_results
-from risbench.stored import markdown
+from risbench.quality.accuracy import AccuracyReport
+from risbench.reports import results
+from risbench.reports.results import PICTURE, is_drawn, rendered_results
+from risbench.reports.stored import markdown
+from risbench.speed.latency_report import RANDOM_WEIGHTS, LatencyReport
 from risengine.bundle import open_bundle
 from risengine.errors import InputError
 
@@ -82,7 +82,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     shutil.copy(RESULTS / "features-vit-b-32.json", folder / "mine.json")
     (tmp_path / "README.md").write_text("before\n<!-- results: mine -->\nold\n<!-- end of results -->\nafter\n")
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "benchmarks" / "risbench" / "results.py"))
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "benchmarks" / "risbench" / "reports" / "results.py"))
     return tmp_path
 
 

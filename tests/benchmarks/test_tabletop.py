@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import risengine
-from risbench.accuracy import AccuracyConfig, measure_accuracy
-from risbench.answers import read_truth
-from risbench.refer import DATASETS, ReferDataset, load_refer, tabletop_root
+from risbench.data.refer import DATASETS, ReferDataset, load_refer, tabletop_root
+from risbench.quality.accuracy import AccuracyConfig, measure_accuracy
+from risbench.quality.answers import read_truth
 from risengine.images import load_image
-from risengine.phrase import noun_phrase
+from risengine.language.phrase import noun_phrase
 
 SPLITS = DATASETS["tabletop"].default_splits()
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from risbench.timing import TimingConfig, clocked, collect_in_turns, summarise_ms, time_in_turns
+from risbench.machine.timing import TimingConfig, clocked, collect_in_turns, summarise_ms, time_in_turns
 from risengine.errors import InputError
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 import risengine
-from risbench.watch import timed_calls, watched_graphs
-from risengine.sam import SamImage
+from risbench.machine.watch import timed_calls, watched_graphs
+from risengine.generator.sam import SamImage
 
 
 def test_every_run_of_a_graph_is_noted() -> None:

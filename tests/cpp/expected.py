@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import risengine
-from risbench.refer import ReferDataset, load_refer, tabletop_root
-from risbench.spoken import load_spoken
+from risbench.data.refer import ReferDataset, load_refer, tabletop_root
+from risbench.data.spoken import load_spoken
 from risengine.bundle import open_bundle
 from risengine.config import RuntimeConfig
 from risengine.engine import Engine

@@ -1,4 +1,4 @@
-// The C interface at work for risbench.native, which times it beside the Python runtime: opens a bundle, answers once,
+// The C interface at work for risbench.speed.native, which times it beside the Python runtime: opens a bundle, answers once,
 // says so, and then does what each line of standard input asks, "encode", "peak" or an expression, answering with
 // milliseconds or bytes.
 #include <risengine/risengine.h>

@@ -89,7 +89,7 @@ class Probe:
         self._graphs = _Graphs(_RUN(self._run_graph), _BOUND(self._bound_of))
 
     def propose(self, image: NDArray[np.uint8], settings: ProposalSettings, side_px: int) -> Proposals:
-        """As ``risengine.proposals.generate_proposals``."""
+        """As ``risengine.generator.proposals.generate_proposals``."""
         grids = [np.array(grid, np.float64).reshape(-1, 2) for grid in settings.point_grids or ()]
         return self._called(
             image,
@@ -183,7 +183,7 @@ class Probe:
     def non_maximum_suppression(
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], iou_thresh: float
     ) -> NDArray[np.int64]:
-        """As ``risengine.nms``."""
+        """As ``risengine.generator.nms``."""
         kept = np.empty(len(boxes), np.int64)
         count = self._library.probe_nms(
             _whole(len(boxes)), _address(boxes), _address(scores), ctypes.c_double(iou_thresh), _address(kept)
@@ -191,7 +191,7 @@ class Probe:
         return kept[:count]
 
     def without_small_regions(self, mask: NDArray[np.bool_], min_area: int) -> tuple[NDArray[np.bool_], bool]:
-        """As ``risengine.regions``, of a mask."""
+        """As ``risengine.generator.regions``, of a mask."""
         changed = mask.astype(np.uint8)
         found = self._library.probe_regions(_address(changed), *map(_whole, (*mask.shape, min_area)))
         return changed.view(np.bool_), bool(found)

@@ -16,17 +16,17 @@ from probe import LIBRARY, Probe
 
 import risengine
 from risengine.demo import demo_pictures
+from risengine.generator.nms import non_maximum_suppression
+from risengine.generator.prompts import read_prompts
+from risengine.generator.proposals import generate_proposals, prompted_proposals
+from risengine.generator.regions import remove_small_regions
+from risengine.generator.sam import SamImage
+from risengine.generator.upsample import Upsampler
 from risengine.images import load_image
 from risengine.masks import mask_boxes, mask_from_runs, runs_from_window
 from risengine.method import ProposalSettings
-from risengine.nms import non_maximum_suppression
-from risengine.prompts import read_prompts
-from risengine.proposals import generate_proposals, prompted_proposals
-from risengine.regions import remove_small_regions
-from risengine.sam import SamImage
-from risengine.score import similarity
+from risengine.scoring.score import similarity
 from risengine.types import Proposals
-from risengine.upsample import Upsampler
 
 pytestmark = pytest.mark.skipif(not LIBRARY, reason="needs the C++ library: make test-cpp builds it")
 bools = npst.arrays(np.bool_, npst.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.booleans())

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from risengine.device_memory import DeviceMemory
-from risengine.onnx_session import OnnxSession
+from risengine.backends.device_memory import DeviceMemory
+from risengine.backends.onnx_session import OnnxSession
 
 OUT_OF_MEMORY, NOT_PERMITTED, INVALIDATED, IMPLICIT = 2, 900, 901, 906  # of cudaError_t
 GLOBAL, THREAD_LOCAL, RELAXED = range(3)  # cudaStreamCaptureMode

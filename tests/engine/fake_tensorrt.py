@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fake_gpu import FakeCudart, at
 
-from risengine import tensorrt_session
+from risengine.backends import tensorrt_session
+from risengine.backends.tensorrt_session import TensorRtSession
 from risengine.manifest import EngineSpec, FileSpec, GraphSpec, ShapeProfile, TensorSpec
-from risengine.tensorrt_session import TensorRtSession
 
 ENGINE = EngineSpec(
     library="tensorrt_rtx",

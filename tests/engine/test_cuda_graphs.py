@@ -13,11 +13,11 @@ import pytest
 from fake_gpu import FakeCudart
 from fake_tensorrt import FEEDS, FakeTensorRt, open_fake
 
-from risengine import tensorrt_session
-from risengine.device_array import DeviceArray
-from risengine.device_memory import DeviceMemory
+from risengine.backends import tensorrt_session
+from risengine.backends.device_array import DeviceArray
+from risengine.backends.device_memory import DeviceMemory
+from risengine.backends.tensorrt_session import TensorRtSession
 from risengine.errors import BackendError
-from risengine.tensorrt_session import TensorRtSession
 
 ONE_ROW = {**FEEDS, "x": FEEDS["x"][:1]}
 

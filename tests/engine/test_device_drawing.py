@@ -14,17 +14,17 @@ from fake_sam import SIDE_PX, FakeSam, assert_consistent
 
 import risengine
 from risengine import proposal_features
+from risengine.backends.device_array import DeviceArray
+from risengine.backends.device_memory import DeviceMemory
+from risengine.backends.on_device import OnDevice, describe
+from risengine.backends.onnx_session import OnnxSession
+from risengine.backends.session import DeviceSession
 from risengine.config import RuntimeConfig
 from risengine.demo import DemoPicture
-from risengine.device_array import DeviceArray
-from risengine.device_drawing import MASKS_PER_CALL, DeviceDrawer
-from risengine.device_memory import DeviceMemory
+from risengine.generator.device_drawing import MASKS_PER_CALL, DeviceDrawer
+from risengine.generator.proposals import find_proposals, generate_proposals
+from risengine.generator.upsample import Upsampler
 from risengine.method import ProposalSettings
-from risengine.on_device import OnDevice, describe
-from risengine.onnx_session import OnnxSession
-from risengine.proposals import find_proposals, generate_proposals
-from risengine.session import DeviceSession
-from risengine.upsample import Upsampler
 from risexport.graphs import measurer_graph
 
 

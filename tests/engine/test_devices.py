@@ -13,16 +13,16 @@ import pytest
 from fake_gpu import FakeCudart
 
 import risengine
-from risengine import devices, onnx_providers, onnx_session
+from risengine.backends import devices, onnx_providers, onnx_session
+from risengine.backends.devices import choose_device, find_device, find_devices, open_session, usable_devices
+from risengine.backends.onnx_session import OnnxSession
+from risengine.backends.session import run_chained
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli import main
 from risengine.config import RuntimeConfig
 from risengine.demo import DemoPicture
-from risengine.devices import choose_device, find_device, find_devices, open_session, usable_devices
 from risengine.errors import BackendError, BundleError, InputError
 from risengine.manifest import Target
-from risengine.onnx_session import OnnxSession
-from risengine.session import run_chained
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import torch
 from fake_gpu import FakeCudart, at
 
-from risengine.device_array import DeviceArray
-from risengine.device_memory import DeviceMemory
-from risengine.dlpack import _Tensor
+from risengine.backends.device_array import DeviceArray
+from risengine.backends.device_memory import DeviceMemory
+from risengine.backends.dlpack import _Tensor
+from risengine.backends.on_device import describe
 from risengine.errors import InputError
-from risengine.on_device import describe
 
 
 class Managed(ctypes.Structure):

@@ -15,7 +15,7 @@ import risengine
 from risengine import BackendError, BundleError, InputError
 from risengine.bundle import open_bundle
 from risengine.demo import DemoPicture
-from risengine.proposals import generate_proposals
+from risengine.generator.proposals import generate_proposals
 from risengine.text import TextEncoder, parse_expression
 
 

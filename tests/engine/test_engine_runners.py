@@ -14,17 +14,17 @@ from fake_gpu import FakeCudart
 from fake_ort import CPU, FakeOnnxRuntime
 from fake_tensorrt import FEEDS, SPEC, FakeTensorRt, compute
 
-from risengine import engine_runners
+from risengine.backends import engine_runners
+from risengine.backends.device_array import DeviceArray
+from risengine.backends.devices import find_device, open_session, usable_devices
+from risengine.backends.engine_runners import find_runner
+from risengine.backends.onnx_session import OnnxSession
+from risengine.backends.session import Session
+from risengine.backends.tensorrt_session import TensorRtSession
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
-from risengine.device_array import DeviceArray
-from risengine.devices import find_device, open_session, usable_devices
-from risengine.engine_runners import find_runner
 from risengine.errors import BackendError, BundleError
 from risengine.manifest import GraphSpec, Role
-from risengine.onnx_session import OnnxSession
-from risengine.session import Session
-from risengine.tensorrt_session import TensorRtSession
 
 RTX = "NvTensorRTRTXExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"

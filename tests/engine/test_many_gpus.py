@@ -14,15 +14,15 @@ from fake_gpu import FakeCudart, at
 from fake_ort import CPU, FakeOnnxRuntime, ep_device
 from fake_tensorrt import FEEDS, SPEC, compute, open_fake
 
-from risengine import onnx_session
+from risengine.backends import onnx_session
+from risengine.backends.device_array import DeviceArray
+from risengine.backends.device_memory import DeviceMemory
+from risengine.backends.nvidia import read_gpu
+from risengine.backends.onnx_providers import Provider
+from risengine.backends.onnx_session import OnnxSession
+from risengine.backends.session import DeviceSession
 from risengine.config import RuntimeConfig
-from risengine.device_array import DeviceArray
-from risengine.device_memory import DeviceMemory
 from risengine.errors import BackendError, InputError
-from risengine.nvidia import read_gpu
-from risengine.onnx_providers import Provider
-from risengine.onnx_session import OnnxSession
-from risengine.session import DeviceSession
 
 RTX = "NvTensorRTRTXExecutionProvider"
 

@@ -15,13 +15,13 @@ import pytest
 from fake_gpu import FakeCudart, at
 from fake_tensorrt import ENGINE, FEEDS, SPEC, open_fake
 
-from risengine.device_array import DeviceArray
-from risengine.device_memory import DeviceMemory
-from risengine.dlpack import LEGACY_DEFAULT_STREAM
+from risengine.backends.device_array import DeviceArray
+from risengine.backends.device_memory import DeviceMemory
+from risengine.backends.dlpack import LEGACY_DEFAULT_STREAM
+from risengine.backends.nvidia import Gpu, check_engine, cuda_module, native_module, read_gpu
+from risengine.backends.on_device import describe
+from risengine.backends.tensorrt_session import TensorRtSession
 from risengine.errors import BackendError, BundleError, InputError
-from risengine.nvidia import Gpu, check_engine, cuda_module, native_module, read_gpu
-from risengine.on_device import describe
-from risengine.tensorrt_session import TensorRtSession
 
 GPU = Gpu("Fake GPU", "8.6", "13.0", "13.0", 0, "0000:0a:00.0")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from risengine import geometry, overlap
+from risengine.scoring import geometry, overlap
 from risengine.types import Proposals
 
 

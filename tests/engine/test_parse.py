@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from risengine.expression import Description
-from risengine.lexicon import CUES, NEGATIONS, ORDINALS, PLACES, SIZES
-from risengine.parse import describe
+from risengine.language.expression import Description
+from risengine.language.lexicon import CUES, NEGATIONS, ORDINALS, PLACES, SIZES
+from risengine.language.parse import describe
 
 READINGS = [
     ("third from the right", "object | #3right"),

@@ -5,9 +5,9 @@ import importlib
 import pytest
 
 import risengine
-from risengine import phrase
 from risengine.errors import BackendError
-from risengine.phrase import noun_phrase, space_tokens
+from risengine.language import phrase
+from risengine.language.phrase import noun_phrase, space_tokens
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from segment_anything.utils.amg import build_all_layer_point_grids, generate_cro
 from torchvision.ops import nms
 
 from risengine.errors import InputError
+from risengine.generator.nms import non_maximum_suppression
+from risengine.generator.prompts import generator_crops, point_grid, read_prompts
+from risengine.generator.proposals import generate_proposals, prompted_proposals
+from risengine.generator.sam import PROMPTS_PER_CALL, PROMPTS_PER_GPU_CALL, SamImage
 from risengine.method import ProposalSettings
-from risengine.nms import non_maximum_suppression
-from risengine.prompts import generator_crops, point_grid, read_prompts
-from risengine.proposals import generate_proposals, prompted_proposals
-from risengine.sam import PROMPTS_PER_CALL, PROMPTS_PER_GPU_CALL, SamImage
 
 
 @pytest.mark.parametrize("points_per_side", [1, 2, 7, 32])
@@ -93,7 +93,7 @@ def test_no_prompt_is_decoded_twice(
     held_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("risengine.upsample.Upsampler.held_bytes", held_bytes)
+    monkeypatch.setattr("risengine.generator.upsample.Upsampler.held_bytes", held_bytes)
     sam = FakeSam(1, largest is not None, **(largest or {}))
     keep = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1, "crop_nms_thresh": 1}
     options = ProposalSettings(9, points_per_batch, crop_n_layers=1, **keep)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from segment_anything.utils.amg import remove_small_regions as stock
 
+from risengine.generator.regions import remove_small_regions
 from risengine.masks import box_from_runs, mask_boxes, mask_from_runs, runs_from_window
-from risengine.regions import remove_small_regions
 
 
 def check(mask: np.ndarray, min_area: int) -> None:

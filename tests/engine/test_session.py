@@ -9,8 +9,8 @@ import pytest
 
 import risengine
 from risengine import BackendError
+from risengine.backends.onnx_session import OnnxSession
 from risengine.bundle import open_bundle
-from risengine.onnx_session import OnnxSession
 
 
 @pytest.mark.parametrize(

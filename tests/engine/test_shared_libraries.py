@@ -14,12 +14,12 @@ from fake_gpu import FakeCudart
 from fake_ort import FakeOnnxRuntime
 from fake_tensorrt import SPEC, compute
 
-from risengine import onnx_session, shared_libraries
+from risengine.backends import onnx_session, shared_libraries
+from risengine.backends.devices import find_device
+from risengine.backends.onnx_providers import find_provider, onnxruntime_module
+from risengine.backends.shared_libraries import missing_libraries, shared_library_version
 from risengine.config import RuntimeConfig
-from risengine.devices import find_device
 from risengine.errors import BackendError
-from risengine.onnx_providers import find_provider, onnxruntime_module
-from risengine.shared_libraries import missing_libraries, shared_library_version
 
 NUMPYS = next(Path(np.__file__).parent.glob("_core/_multiarray_umath*.so"))
 

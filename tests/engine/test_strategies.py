@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import risengine
 from risengine.config import StrategyName
-from risengine.expression import Description, Ordinal, Place, Relation, RelationKind, Size, SizeKind
-from risengine.geometry import Geometry, measure_geometry
-from risengine.parse import describe
-from risengine.spatial import OVERLAID, SHARPNESS, describe_masks, overlaid
-from risengine.strategies import STRATEGIES
+from risengine.language.expression import Description, Ordinal, Place, Relation, RelationKind, Size, SizeKind
+from risengine.language.parse import describe
+from risengine.scoring.geometry import Geometry, measure_geometry
+from risengine.scoring.spatial import OVERLAID, SHARPNESS, describe_masks, overlaid
+from risengine.scoring.strategies import STRATEGIES
 from risengine.types import Proposals
 
 SIZE = (40, 60)

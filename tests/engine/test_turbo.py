@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import risengine
-from risengine.candidates import points_to_ask
 from risengine.demo import demo_pictures
+from risengine.generator.candidates import points_to_ask
+from risengine.generator.prompts import generator_crops
+from risengine.generator.proposals import generate_proposals
+from risengine.generator.sam import SamImage
+from risengine.generator.search import PointSearch, point_features, points_asked
 from risengine.method import ProposalSettings
-from risengine.prompts import generator_crops
-from risengine.proposals import generate_proposals
-from risengine.sam import SamImage
-from risengine.search import PointSearch, point_features, points_asked
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,7 +66,7 @@ def test_batches_and_memory_change_nothing(
     expected = generate_proposals(FakeSam(3).sessions, image, options, SIDE_PX)
     assert len(expected) > 50
     assert generate_proposals(FakeSam(3).sessions, image, options, SIDE_PX) == expected
-    monkeypatch.setattr("risengine.upsample.Upsampler.held_bytes", held_bytes)
+    monkeypatch.setattr("risengine.generator.upsample.Upsampler.held_bytes", held_bytes)
     options = dataclasses.replace(options, points_per_batch=points_per_batch)
     assert generate_proposals(FakeSam(3).sessions, image, options, SIDE_PX) == expected
 

@@ -6,8 +6,8 @@ import torch
 from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
 from torch.nn.functional import interpolate
 
-from risengine.placement import nearest_logits
-from risengine.upsample import Upsampler
+from risengine.generator.placement import nearest_logits
+from risengine.generator.upsample import Upsampler
 
 SQUARE = 64
 
@@ -59,7 +59,7 @@ def test_tiles_of_a_mask_may_come_in_pieces(rng: np.random.Generator, monkeypatc
     upsampler = Upsampler((130, 300), (16, 16), SQUARE)
     whole = np.stack(list(upsampler.masks(logits)))
     stability, boxes = upsampler.measure(logits, 1.0)
-    monkeypatch.setattr("risengine.upsample._EVALUATED_PIXELS", 5 * 48**2)
+    monkeypatch.setattr("risengine.generator.upsample._EVALUATED_PIXELS", 5 * 48**2)
     np.testing.assert_array_equal(np.stack(list(upsampler.masks(logits))), whole)
     for actual, expected in zip(upsampler.measure(logits, 1.0), (stability, boxes), strict=True):
         np.testing.assert_array_equal(actual, expected)

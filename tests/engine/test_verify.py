@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from risengine.backends.onnx_session import OnnxSession
 from risengine.bundle import Bundle, file_sha256, open_bundle
 from risengine.cli import main
 from risengine.config import RuntimeConfig
 from risengine.errors import BundleError
 from risengine.manifest import MANIFEST_NAME, FileSpec
-from risengine.onnx_session import OnnxSession
 from risengine.vectors import Vectors, expand_blocks, read_vectors, write_vectors
 from risengine.verify import Verification, verify_bundle
 
@@ -122,7 +122,7 @@ def test_a_nan_between_the_sampled_positions_is_out_of_tolerance(
     bundle_copy: Path, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the lengths of the rows can see it."""
-    from risengine import devices
+    from risengine.backends import devices
 
     bundle = open_bundle(bundle_copy)
     free = np.setdiff1d(np.arange(vectors.image_embedding.shape.prod()), vectors.image_embedding.positions)[0]
@@ -141,7 +141,7 @@ def test_a_nan_between_the_sampled_positions_is_out_of_tolerance(
 
 
 def test_no_call_exceeds_an_engines_profile(monkeypatch: pytest.MonkeyPatch, verification: Verification) -> None:
-    from risengine import devices
+    from risengine.backends import devices
 
     bounds = {"N": 2, "T": 3, "P": 1, "Q": 1, "M": 4}
     seen: dict[str, set[int]] = {name: set() for name in bounds}

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
+from risengine.backends.onnx_session import OnnxSession
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.manifest import Role
 from risengine.method import ProposalSettings
-from risengine.onnx_session import OnnxSession
 from risexport.build import build
 from risexport.config import BuildConfig
 from risexport.presets import MethodOptions

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec
 from risengine.method import Method
+from risexport.checks.plain import plain_features
 from risexport.onnx_export import ExportRequest, export_graph
-from risexport.plain import plain_features
 from risexport.presets import ClipFacts, TowerFamily
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -20,23 +20,24 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 import risengine
+from risengine.backends.onnx_session import OnnxSession
 from risengine.bundle import Bundle, file_sha256, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import InputError
 from risengine.manifest import GraphSpec, Manifest, Role
 from risengine.method import ProposalSettings
-from risengine.onnx_session import OnnxSession
 from risengine.vectors import Vectors
 from risengine.verify import verify_bundle
 from risexport import build as build_module
-from risexport import cli, references
+from risexport import cli
 from risexport.build import STAGES, build, stages
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
+from risexport.checks import references
+from risexport.checks.parity import ParityError
+from risexport.checks.vectors import make_vectors
 from risexport.config import BuildConfig
 from risexport.graphs import GraphPlan
-from risexport.parity import ParityError
 from risexport.presets import MethodOptions
-from risexport.vectors import make_vectors
 
 IMAGE_SIZE = (75, 110)
 

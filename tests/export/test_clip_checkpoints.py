@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from risengine.errors import InputError
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
 
 CONFIG = {
     "embed_dim": 16,
@@ -246,8 +246,10 @@ def test_a_tag_and_its_address_are_recorded(
 ) -> None:
     torch.save(_weights(), tmp_path / "blob.pt")
     monkeypatch.setattr("open_clip.get_model_config", lambda _: CONFIG)
-    monkeypatch.setattr("risexport.clip_checkpoints.get_pretrained_cfg", lambda *_: entry)
-    monkeypatch.setattr("risexport.clip_checkpoints.download_pretrained", lambda *_: str(tmp_path / "blob.pt"))
+    monkeypatch.setattr("risexport.checkpoints.clip_checkpoints.get_pretrained_cfg", lambda *_: entry)
+    monkeypatch.setattr(
+        "risexport.checkpoints.clip_checkpoints.download_pretrained", lambda *_: str(tmp_path / "blob.pt")
+    )
     _, facts = load_clip("ViT-S-32", "some_tag")
     assert (facts.checkpoint, facts.url) == ("some_tag", url)
     assert facts.sha256 == hashlib.sha256((tmp_path / "blob.pt").read_bytes()).hexdigest()
@@ -262,7 +264,7 @@ def test_a_hub_model_brings_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert repository == "org/clip"
         return str(tmp_path / filename)
 
-    monkeypatch.setattr("risexport.clip_checkpoints.download_pretrained_from_hf", download)
+    monkeypatch.setattr("risexport.checkpoints.clip_checkpoints.download_pretrained_from_hf", download)
     clip, facts = load_clip("hf-hub:org/clip")
     _assert_loaded(clip, _weights())
     assert (facts.model, facts.checkpoint) == ("hf-hub:org/clip", "open_clip_model.safetensors")
@@ -276,7 +278,7 @@ def test_openai_names_and_tags(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> str:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("risexport.clip_checkpoints.download_pretrained", offline)
+    monkeypatch.setattr("risexport.checkpoints.clip_checkpoints.download_pretrained", offline)
     with pytest.raises(InputError, match="ViT-B-32, tag openai could not be downloaded: no route to host"):
         load_clip("ViT-B/32", "openai")
 
@@ -286,8 +288,10 @@ def test_openai_tag_implies_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path
     entry = {"quick_gelu": True, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     torch.save(_weights(), tmp_path / "tag.pt")
     monkeypatch.setattr("open_clip.get_model_config", lambda _: CONFIG)
-    monkeypatch.setattr("risexport.clip_checkpoints.get_pretrained_cfg", lambda *_: entry)
-    monkeypatch.setattr("risexport.clip_checkpoints.download_pretrained", lambda *_: str(tmp_path / "tag.pt"))
+    monkeypatch.setattr("risexport.checkpoints.clip_checkpoints.get_pretrained_cfg", lambda *_: entry)
+    monkeypatch.setattr(
+        "risexport.checkpoints.clip_checkpoints.download_pretrained", lambda *_: str(tmp_path / "tag.pt")
+    )
     clip, facts = load_clip(name, "some_tag")
     assert isinstance(clip.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU)
     assert (facts.model, facts.mean, facts.std) == (name, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

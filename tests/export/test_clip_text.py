@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from risengine.errors import InputError
-from risexport.clip_text import ClipTextEncoder
+from risexport.clip.clip_text import ClipTextEncoder
 from risexport.onnx_export import ExportRequest, export_graph
 
 VISION = {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16}

@@ -12,7 +12,7 @@ import pytest
 
 from risengine.manifest import EngineSpec, FileSpec, GraphSpec, TensorSpec
 from risexport.config import NativeTarget
-from risexport.engine_context import write_context
+from risexport.native.engine_context import write_context
 
 ENGINE = EngineSpec("tensorrt_rtx", "1.7.1.116", ("8.6",), {}, "", FileSpec("g.layers.json", "", 0))
 SPEC = GraphSpec(

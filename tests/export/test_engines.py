@@ -15,15 +15,15 @@ import msgspec
 import onnx_ir
 import pytest
 
+from risengine.backends.shared_libraries import shared_library_version
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli import main
 from risengine.errors import BackendError, BundleError, InputError
 from risengine.manifest import Role, ShapeProfile, TensorSpec
-from risengine.shared_libraries import shared_library_version
 from risexport.build import build, stages
 from risexport.config import BuildConfig, EngineOptions
-from risexport.engine_layers import Fusion, Layer, read_layers, summarise
-from risexport.engines import EngineBuilder
+from risexport.native.engine_layers import Fusion, Layer, read_layers, summarise
+from risexport.native.engines import EngineBuilder
 
 CAPABILITIES = ("8.6", "8.9")
 TABLETOP = Path(__file__).parents[2] / "models" / "tabletop"
@@ -196,7 +196,7 @@ import os, sys
 from pathlib import Path
 from risengine.bundle import open_bundle
 from risexport.config import EngineOptions
-from risexport.engines import EngineBuilder
+from risexport.native.engines import EngineBuilder
 
 bundle, folder, number = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 

@@ -30,11 +30,11 @@ from risengine.cli import main
 from risengine.errors import InputError
 from risengine.method import Fusion, Method
 from risengine.overrides import apply_overrides
-from risexport.blocks import Layout
 from risexport.build import build
+from risexport.checks.plain_fusion import blurred
+from risexport.clip.blocks import Layout
+from risexport.clip.fusion import FusedProposalEncoder
 from risexport.config import BuildConfig
-from risexport.fusion import FusedProposalEncoder
-from risexport.plain_fusion import blurred
 from risexport.presets import MethodOptions, Preset, method_for
 from risexport.resample import blur
 

@@ -19,7 +19,7 @@ from risengine.bundle import Bundle
 from risengine.demo import demo_pictures
 from risengine.manifest import OPTIONAL_ROLES, Role
 from risexport import graphs
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
 from risexport.config import BuildConfig
 from risexport.graphs import GraphPlan
 from risexport.presets import ClipFacts, method_for

@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
 from torch.nn.functional import interpolate
 
+from risengine.backends.onnx_session import OnnxSession
 from risengine.config import RuntimeConfig
-from risengine.device_drawing import MASKS_PER_CALL
 from risengine.errors import BackendError
+from risengine.generator.device_drawing import MASKS_PER_CALL
+from risengine.generator.placement import axis_taps, axis_weights, tap_feeds
+from risengine.generator.upsample import Upsampler
 from risengine.manifest import ShapeProfile
 from risengine.masks import mask_boxes
-from risengine.onnx_session import OnnxSession
-from risengine.placement import axis_taps, axis_weights, tap_feeds
-from risengine.upsample import Upsampler
+from risexport.checks.parity import TOLERANCES, ParityError
 from risexport.config import EngineOptions
-from risexport.engine_layers import Layer
-from risexport.engines import EngineBuilder
 from risexport.graphs import measurer_graph
-from risexport.mask_measurer import measure_masks
-from risexport.parity import TOLERANCES, ParityError
+from risexport.native.engine_layers import Layer
+from risexport.native.engines import EngineBuilder
+from risexport.sam.mask_measurer import measure_masks
 
 LOW, SQUARE = 16, 64
 

@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from risengine.backends.onnx_session import OnnxSession
 from risengine.config import RuntimeConfig
 from risengine.errors import InputError
-from risengine.onnx_session import OnnxSession
+from risexport.checkpoints.mobile_sam import UNUSED_TENSORS, build_sam_vit_t, load_mobile_sam, mobile_sam_name
+from risexport.checkpoints.sam_checkpoints import load_sam
 from risexport.graphs import sam_graphs
-from risexport.mobile_sam import UNUSED_TENSORS, build_sam_vit_t, load_mobile_sam, mobile_sam_name
-from risexport.sam import ImageEncoder
-from risexport.sam_checkpoints import load_sam
+from risexport.sam.image import ImageEncoder
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -12,7 +12,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 
-from risexport.native_graph import ATTENTION_OPSET, to_native
+from risexport.native.native_graph import ATTENTION_OPSET, to_native
 
 OPERANDS = "float16[B,2,5,8] q, float16[B,2,8,7] k, float16[B,2,7,8] v"
 RESULT = "float16[B,2,5,8] y"

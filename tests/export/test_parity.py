@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import nn
 
+from risengine.backends.onnx_session import OnnxSession
+from risengine.backends.session import Session
 from risengine.bundle import Bundle
 from risengine.config import RuntimeConfig
 from risengine.errors import RisError
 from risengine.manifest import Role
 from risengine.method import Method
-from risengine.onnx_session import OnnxSession
-from risengine.session import Session
 from risengine.vectors import Description
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
+from risexport.checks.parity import TOLERANCES, ParityError, measure_clip, measure_sam, selection_agreement
+from risexport.checks.references import ClipReference, clip_reference, sam_reference
 from risexport.config import BuildConfig
-from risexport.parity import TOLERANCES, ParityError, measure_clip, measure_sam, selection_agreement
-from risexport.references import ClipReference, clip_reference, sam_reference
 
 FP32, FP16 = TOLERANCES["fp32"], TOLERANCES["fp16"]
 

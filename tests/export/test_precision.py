@@ -15,10 +15,10 @@ from onnx_ir import DataType
 from torch import Tensor, nn
 
 from risengine.manifest import GraphSpec
-from risexport.casts import round_every_result, to_half
+from risexport.half.casts import round_every_result, to_half
+from risexport.half.precision import PLANS, SMALL, nodes_in_single
+from risexport.half.ranges import Extent, RangeSession
 from risexport.onnx_export import ExportRequest, export_graph, write_graph
-from risexport.precision import PLANS, SMALL, nodes_in_single
-from risexport.ranges import Extent, RangeSession
 
 ROWS = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
 

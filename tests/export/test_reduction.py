@@ -12,17 +12,17 @@ import onnx_ir
 import pytest
 from onnx_ir import DataType
 
+from risengine.backends.onnx_session import OnnxSession
+from risengine.backends.session import Session
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.manifest import GraphSpec, Parity, Role
-from risengine.onnx_session import OnnxSession
-from risengine.session import Session
 from risexport.build import build, stages
+from risexport.checks.parity import TOLERANCES, ParityError, Tolerances
 from risexport.config import BuildConfig
 from risexport.graphs import GraphPlan
-from risexport.parity import TOLERANCES, ParityError, Tolerances
-from risexport.precision import PLANS
-from risexport.reduction import _advancing, halve
+from risexport.half.precision import PLANS
+from risexport.half.reduction import _advancing, halve
 
 TOLD: list[str] = []
 

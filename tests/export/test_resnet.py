@@ -36,12 +36,12 @@ from risengine.bundle import Bundle, open_bundle
 from risengine.errors import InputError
 from risengine.manifest import GraphSpec
 from risexport.build import build
+from risexport.clip.crops import token_weights
+from risexport.clip.resnet import ResnetProposalEncoder
+from risexport.clip.vit import VitProposalEncoder
 from risexport.config import BuildConfig
-from risexport.crops import token_weights
 from risexport.graphs import GraphPlan
 from risexport.presets import MethodOptions, Preset, method_for
-from risexport.resnet import ResnetProposalEncoder
-from risexport.vit import VitProposalEncoder
 
 SIZE_PX = 96
 LAYERS = [2, 1, 1, 1]

@@ -14,9 +14,10 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from risengine.backends.onnx_session import OnnxSession
 from risengine.manifest import Role
-from risengine.onnx_session import OnnxSession
-from risexport.sam import ImageEncoder, ImageProjector, MaskDecoder, PointDecoder, fitted_size
+from risexport.sam.decoders import MaskDecoder, PointDecoder
+from risexport.sam.image import ImageEncoder, ImageProjector, fitted_size
 
 SIZES = [(480, 640), (123, 211), (37, 500), (719, 1081), (64, 64), (1, 90), (1200, 31)]
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from risengine.bundle import file_sha256
 from risengine.errors import InputError
-from risexport.checkpoint_files import load_weights, read_state_dict
-from risexport.sam_checkpoints import load_sam
+from risexport.checkpoints.checkpoint_files import load_weights, read_state_dict
+from risexport.checkpoints.sam_checkpoints import load_sam
 
 FACTORY = "tiny_sam_models:build"
 

@@ -9,8 +9,8 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
-from risexport import sam_vit
-from risexport.sam_vit import VitImageEncoder
+from risexport.sam import sam_vit
+from risexport.sam.sam_vit import VitImageEncoder
 
 
 def _encoder(**changes: object) -> ImageEncoderViT:

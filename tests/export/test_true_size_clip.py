@@ -19,10 +19,10 @@ from true_size_samples import perturb
 
 from risbench.reference.preprocess import token_weights
 from risbench.reference.visual import VisualFeatures, encode_masks
+from risengine.backends.onnx_session import OnnxSession
 from risengine.config import RuntimeConfig
 from risengine.method import Method
-from risengine.onnx_session import OnnxSession
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
 from risexport.graphs import clip_graphs
 from risexport.presets import Preset, method_for
 

@@ -11,16 +11,16 @@ import onnx_ir
 import pytest
 
 from risengine.manifest import GraphSpec
-from risexport.casts import to_half
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
+from risexport.checkpoints.sam_checkpoints import load_sam
 from risexport.config import EngineOptions
-from risexport.engine_layers import Fusion, Layer, summarise
-from risexport.engines import EngineBuilder
 from risexport.graphs import GraphPlan, clip_graphs, sam_graphs
+from risexport.half.casts import to_half
+from risexport.half.precision import nodes_in_single
+from risexport.native.engine_layers import Fusion, Layer, summarise
+from risexport.native.engines import EngineBuilder
 from risexport.onnx_export import write_graph
-from risexport.precision import nodes_in_single
 from risexport.presets import method_for
-from risexport.sam_checkpoints import load_sam
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -20,17 +20,17 @@ from true_size_samples import perturb
 
 from risbench.random_sam import shape_masks
 from risbench.reference.proposals import generate_proposals as stock_proposals
+from risengine.backends.onnx_session import OnnxSession
+from risengine.backends.session import Session
 from risengine.config import RuntimeConfig
+from risengine.generator.proposals import generate_proposals
 from risengine.manifest import Role
 from risengine.method import ProposalSettings
-from risengine.onnx_session import OnnxSession
-from risengine.proposals import generate_proposals
-from risengine.session import Session
 from risengine.types import Proposals
+from risexport.checkpoints.sam_checkpoints import load_sam
+from risexport.checks.parity import TOLERANCES, measure_sam
+from risexport.checks.references import sam_reference
 from risexport.graphs import sam_graphs
-from risexport.parity import TOLERANCES, measure_sam
-from risexport.references import sam_reference
-from risexport.sam_checkpoints import load_sam
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -18,10 +18,10 @@ from risengine.config import RuntimeConfig
 from risengine.manifest import MANIFEST_NAME, GraphSpec, Role
 from risengine.vectors import read_vectors, write_vectors
 from risengine.verify import verify_bundle
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
+from risexport.checks.references import clip_reference, sam_reference
+from risexport.checks.vectors import make_vectors
 from risexport.config import BuildConfig
-from risexport.references import clip_reference, sam_reference
-from risexport.vectors import make_vectors
 
 
 def perturb(bundle: Path, role: Role) -> None:

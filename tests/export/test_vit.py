@@ -28,11 +28,11 @@ from torch import nn
 
 from risengine.bundle import Bundle
 from risengine.errors import InputError
-from risexport.clip_checkpoints import load_clip
+from risexport.checkpoints.clip_checkpoints import load_clip
+from risexport.clip.crops import BoxRule, Layout, mask_spans
+from risexport.clip.vit import VitProposalEncoder
 from risexport.config import BuildConfig
-from risexport.crops import BoxRule, Layout, mask_spans
 from risexport.presets import MethodOptions, Preset, method_for
-from risexport.vit import VitProposalEncoder
 
 
 @pytest.mark.parametrize("layout", ["packed", "dense"])

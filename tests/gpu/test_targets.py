@@ -17,21 +17,21 @@ import pytest
 
 import risengine
 from risbench.cli import main as risbench_main
-from risengine import engine_runners
+from risengine.backends import engine_runners
+from risengine.backends.device_array import DeviceArray
+from risengine.backends.devices import find_device
+from risengine.backends.engine_runners import LIBRARIES
+from risengine.backends.nvidia import cuda_module, native_module, read_gpu
+from risengine.backends.onnx_providers import find_provider
+from risengine.backends.session import DeviceSession
+from risengine.backends.shared_libraries import shared_library_version
 from risengine.bundle import Bundle, open_bundle
 from risengine.config import RuntimeConfig
 from risengine.demo import demo_pictures
-from risengine.device_array import DeviceArray
-from risengine.devices import find_device
-from risengine.engine_runners import LIBRARIES
+from risengine.generator.proposals import generate_proposals
 from risengine.images import load_image
 from risengine.manifest import Role, Target
 from risengine.measures import relative_error
-from risengine.nvidia import cuda_module, native_module, read_gpu
-from risengine.onnx_providers import find_provider
-from risengine.proposals import generate_proposals
-from risengine.session import DeviceSession
-from risengine.shared_libraries import shared_library_version
 from risengine.verify import verify_bundle
 from risexport.build import build
 from risexport.config import BuildConfig, EngineOptions, Precision

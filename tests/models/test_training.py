@@ -15,7 +15,7 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from risexport.crops import token_weights
+from risexport.clip.crops import token_weights
 from risexport.presets import MASKED_BLOCKS, ClipFacts, method_for
 from tabletop import evaluate, train_clip, train_sam
 from tabletop.clip_loss import ClipLoss, disturb_tokens

@@ -12,8 +12,8 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from risengine.errors import InputError
+from risengine.language.phrase import load_language_model
 from risengine.method import Method
-from risengine.phrase import load_language_model
 
 __all__ = ["ParsedText", "Tokenizer", "encode_expression", "encode_texts", "parse_text"]
 

@@ -10,7 +10,7 @@ namespace ris {
 
 namespace {
 
-// What these are and how they were chosen is told in risengine/search.py.
+// What these are and how they were chosen is told in risengine/generator/search.py.
 constexpr double share = 3.0 / 16;
 constexpr float sharpness = 0.1F;
 constexpr double repeat = 0.02;

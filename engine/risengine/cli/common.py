@@ -14,11 +14,11 @@ from risengine.cli.fields import PROPOSAL_OPTIONS, add_field_options
 from risengine.config import RuntimeConfig, StrategyName
 from risengine.engine import Engine, load
 from risengine.errors import InputError
+from risengine.generator.proposals import Progress
 from risengine.manifest import Target
 from risengine.method import Method, ProposalSettings
 from risengine.output import check_image_path
 from risengine.overrides import RUNTIME_WEIGHTS
-from risengine.proposals import Progress
 
 __all__ = [
     "Subparsers",

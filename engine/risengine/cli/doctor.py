@@ -10,11 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 
 from risengine import __version__
+from risengine.backends.devices import Device, find_devices, usable_devices
 from risengine.bundle import Bundle, embedded_bundles, open_bundle
 from risengine.cli.common import Subparsers
-from risengine.devices import Device, find_devices, usable_devices
 from risengine.errors import BackendError, BundleError
-from risengine.phrase import load_language_model
+from risengine.language.phrase import load_language_model
 
 _PACKAGES = (
     "numpy",

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
+from risengine.backends.devices import find_device, usable_devices
 from risengine.bundle import Bundle, open_bundle
 from risengine.cli.common import Subparsers
-from risengine.devices import find_device, usable_devices
 from risengine.manifest import EngineSpec, GraphSpec, Manifest, Parity, Source, TensorSpec
 from risengine.overrides import RUNTIME_WEIGHTS
 

@@ -1,0 +1,1 @@
+"""Data sets of images, expressions and masks."""

@@ -1,0 +1,1 @@
+"""Reports as files, tables, pages and plots."""

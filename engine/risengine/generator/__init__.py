@@ -1,0 +1,1 @@
+"""SAM's mask generator: from an image and its prompts to proposals."""

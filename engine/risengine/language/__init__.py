@@ -1,0 +1,1 @@
+"""Reading an expression: its target, attributes, places, sizes and relations."""

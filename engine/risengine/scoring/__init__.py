@@ -1,0 +1,1 @@
+"""The strategies that score proposals against an expression, and what they measure of masks."""

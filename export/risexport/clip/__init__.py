@@ -1,0 +1,1 @@
+"""CLIP as graphs: the text encoder and the proposal encoders."""

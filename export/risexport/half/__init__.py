@@ -1,0 +1,1 @@
+"""Graphs in half precision, and what stays in single."""

@@ -1,0 +1,1 @@
+"""Native engines, compiled by TensorRT and TensorRT-RTX."""
