@@ -170,7 +170,7 @@ def test_a_target_without_a_device_is_verified_on_the_cpu_and_warned_of(
     for device in ("cpu", "openvino"):
         found = verify_bundle(bundle, RuntimeConfig(device))
         assert not found.failures
-        assert {row.role for row in found.parity} == roles
+        assert {row.role for row in found.parity} == roles - {"mask_measurer"}
     with risengine.load(config.out, RuntimeConfig("cpu")) as engine:
         assert "mask_measurer" not in engine.sessions  # NumPy computes the masks' edges alone
 
