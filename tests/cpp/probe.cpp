@@ -47,8 +47,8 @@ public:
             data.push_back(feed.data);
         }
         ris::Tensors outputs;
-        graphs_.run(role_, static_cast<std::int64_t>(names.size()), names.data(), dtypes.data(), ranks.data(), shapes.data(),
-             data.data(), &outputs);
+        graphs_.run(role_, static_cast<std::int64_t>(names.size()), names.data(), dtypes.data(), ranks.data(),
+                    shapes.data(), data.data(), &outputs);
         return outputs;
     }
 
@@ -203,8 +203,8 @@ void probe_read(const ris::Proposals* proposals, std::int64_t index, std::uint8_
 void probe_free(ris::Proposals* proposals) { delete proposals; }
 
 // Writes at most `capacity` floats and returns how many there are.
-std::int64_t probe_describe(const Graphs* graphs, const ProbeImage* image, const ris::Proposals* proposals, float global_weight,
-                            std::int64_t image_size_px, std::int64_t views, float* features,
+std::int64_t probe_describe(const Graphs* graphs, const ProbeImage* image, const ris::Proposals* proposals,
+                            float global_weight, std::int64_t image_size_px, std::int64_t views, float* features,
                             std::int64_t capacity) {
     const auto found =
         ris::describe(called_sessions(*graphs), image_of(*image), *proposals, {global_weight, image_size_px, views});

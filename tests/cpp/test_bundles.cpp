@@ -59,6 +59,10 @@ public:
     ris_status open(int32_t device = RIS_DEVICE_BUNDLE) const {
         auto options = risengine::default_options();
         options.device = device;
+        return open(options);
+    }
+
+    ris_status open(const ris_engine_options& options) const {
         ris_engine* engine = nullptr;
         const auto status = ris_engine_open(path_.c_str(), &options, &engine);
         CHECK((engine != nullptr) == (status == RIS_OK));
@@ -96,6 +100,18 @@ TEST_CASE("a whole copy opens, and is known by its manifest's hash") {
     std::array<char, 65> id{};
     CHECK(ris_engine_bundle_id(engine.c(), id.data(), id.size(), nullptr) == RIS_OK);
     CHECK(std::string(id.data()) == sha256(read(bundle_path + "/manifest.json")));
+}
+
+TEST_CASE("an encoder that has nothing to mix keeps its weight") {
+    const Copy copy;
+    copy.change_manifest([](json& manifest) {
+        manifest["method"]["fusion"] = "l2g";
+        manifest["method"]["global_weight"] = 1;
+    });
+    auto options = risengine::default_options();
+    CHECK(copy.open(options) == RIS_OK);
+    options.global_weight = 0.5;
+    check_refused(copy.open(options), RIS_ERROR_INPUT, "expected 1 with fusion l2g");
 }
 
 TEST_CASE("the graph that Python runs on a GPU is left alone") {

@@ -56,7 +56,8 @@ Proposals Engine::propose(const Image& image) const {
 }
 
 EncodedImage Engine::encode(const Image& image, Proposals proposals) const {
-    const Describing describing{static_cast<float>(method_.global_weight), method_.image_size_px, method_.fusion == "none" ? 1 : 2};
+    const Describing describing{static_cast<float>(method_.global_weight), method_.image_size_px,
+                                method_.fusion == "none" ? 1 : 2};
     EncodedImage encoded;
     encoded.features = describe(sessions_, image, proposals, describing);
     encoded.proposals = std::make_shared<const Proposals>(std::move(proposals));

@@ -30,7 +30,7 @@ SamImage::SamImage(const Sessions& sessions, const Image& image, std::int64_t sa
       grid_{embedding.shape[2], embedding.shape[3]},
       upsampler_(size_, {4 * grid_.height, 4 * grid_.width}, sam_image_size_px) {}
 
-const Tensor& SamImage::image_cells() const { 
+const Tensor& SamImage::image_cells() const {
     return output(projections_, "image_cells", {1, grid_.height * grid_.width, any_size});
 }
 

@@ -48,6 +48,7 @@ typedef enum ris_status {
     RIS_ERROR_INTERNAL = 6 /* a fault of this library */
 } ris_status;
 
+/* Where graphs run; of several GPUs, the one that CUDA_VISIBLE_DEVICES puts first. */
 typedef enum ris_device {
     RIS_DEVICE_BUNDLE = 0, /* what the bundle was built for */
     RIS_DEVICE_CPU = 1,
